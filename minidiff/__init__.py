@@ -1,0 +1,13 @@
+"""minidiff: Stable Diffusion, built up from the first speck of noise."""
+
+__version__ = "0.1.0"
+__all__ = ["TextToImage", "__version__"]
+
+
+def __getattr__(name: str):
+    # Imported on first use: torch costs seconds, and `minidiff --help` should not.
+    if name == "TextToImage":
+        from minidiff.pipeline import TextToImage
+
+        return TextToImage
+    raise AttributeError(f"module 'minidiff' has no attribute {name!r}")

@@ -1,0 +1,266 @@
+"""`minidiff ...`: what a user types.
+
+Every command is a dataclass, its fields are the options. torch and its friends cost seconds to import, so
+they are imported where they are needed: `minidiff --help` answers at once.
+"""
+
+import io
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from tyro.conf import Positional, arg
+
+
+@dataclass
+class Sample:
+    """Draw pictures from prompts and write them into one file."""
+
+    prompts: Positional[tuple[str, ...]]
+    """What to draw, in quotes: "a handwritten seven"."""
+    model: str = "mnist"
+    """A shipped model (see `minidiff list`) or a folder with one."""
+    out: Path = Path("out.png")
+    """Where to: .png, .jpg or .webp for a sheet of pictures, .gif or .apng for the denoising as an animation."""
+    n: Annotated[int, arg(aliases=["-n"])] = 1
+    """Pictures of each prompt."""
+    steps: int = 20
+    """Steps from noise to picture: more is better, and slower."""
+    scale: float | None = None
+    """Guidance scale: 0 ignores the prompt, 1 follows it, more amplifies it. None: the model's own."""
+    sampler: str = "dpmpp_2m"
+    """How to walk: ddpm, ddim, euler, heun or dpmpp_2m."""
+    negative: str | None = None
+    """A prompt for what it should not be."""
+    seed: int = 0
+    """The first picture's seed; the next ones count on from it."""
+    device: str | None = None
+    """cpu, cuda or mps. None: the best there is."""
+
+    def run(self) -> None:
+        from minidiff import viz
+        from minidiff.files import check_writable, write
+
+        moving = self.out.suffix.lower() in viz.MOVING
+        check_writable(self.out, viz.STILL + viz.MOVING)
+        if self.n < 1:
+            raise ValueError(f"n must be at least 1, got {self.n}")
+        from tqdm import tqdm
+
+        from minidiff.pipeline import TextToImage
+
+        pipe = TextToImage.load(self.model, self.device)
+        prompts = [prompt for prompt in self.prompts for _ in range(self.n)]
+        stream = pipe.stream(
+            prompts, negative=self.negative, steps=self.steps, scale=self.scale, sampler=self.sampler, seed=self.seed
+        )
+        frames = []
+        for step in tqdm(stream, total=self.steps, desc="denoising", leave=False):
+            if moving:
+                frames.append(pipe.decode(step.x))
+        columns = min(self.n if self.n > 1 else len(prompts), 10)
+        if moving:
+            sheets = [viz.sheet(frame, columns) for frame in viz.between(frames, extra=2)]
+        else:
+            sheets = viz.sheet(pipe.decode(step.x), columns)
+        write(self.out, viz.encode(sheets, self.out.suffix.lower()))
+        print(f"{self.out}: {len(prompts)} picture{'s' if len(prompts) > 1 else ''}")
+
+
+@dataclass
+class Train:
+    """Train a model from nothing, or go on with a run that was stopped (Ctrl-C keeps what is done)."""
+
+    what: Positional[Literal["mnist", "judge"]]
+    """mnist: the digit model. judge: the classifier that evaluate asks."""
+    out: Path | None = None
+    """Folder of the run; runs/mnist or runs/judge if not given. A run that is there is gone on with."""
+    minutes: float | None = None
+    """How long, measured by the speed of the first steps. Only for mnist."""
+    steps: int | None = None
+    """How many batches instead. Only for mnist."""
+    batch: int = 64
+    """Pictures a step. Only for mnist."""
+    seed: int = 0
+    """The same seed gives the same weights on the same machine."""
+    device: str | None = None
+    """cpu, cuda or mps. None: the best there is."""
+
+    def run(self) -> None:
+        folder = self.out or Path("runs") / self.what
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f'cannot train in "{folder}": it is a file')
+        for name, value in (("minutes", self.minutes), ("steps", self.steps), ("batch", self.batch)):
+            if value is not None and not 0 < value < float("inf"):
+                raise ValueError(f"{name} must be a number above 0, got {value}")
+        if self.minutes is not None and self.steps is not None:
+            raise ValueError("give minutes or steps, not both")
+        from minidiff.device import pick_device
+
+        device = pick_device(self.device)
+        self.train_judge(folder, device) if self.what == "judge" else self.train_mnist(folder, device)
+
+    def train_judge(self, folder: Path, device) -> None:
+        from tqdm import tqdm
+
+        from minidiff.training.judge import judge_accuracy, train_judge
+
+        bar = tqdm(desc="judge")
+        for step, steps, value, judge in train_judge(folder, device, seed=self.seed):
+            bar.total, bar.n = steps, step
+            bar.set_postfix(loss=f"{value:.3f}", refresh=False)
+            bar.update(0)
+        bar.close()
+        print(f"{folder}: reads {judge_accuracy(judge, 'test'):.2%} of the 10,000 test digits right")
+
+    def train_mnist(self, folder: Path, device) -> None:
+        from tqdm import tqdm
+
+        from minidiff.training.loop import TrainConfig
+        from minidiff.training.presets import train_mnist
+
+        config = TrainConfig(steps=self.steps or TrainConfig.steps, seed=self.seed)
+        minutes = self.minutes if self.steps is None else None
+        bar, mean = tqdm(desc="mnist", unit="step"), None
+        with stop_on_ctrl_c() as stopped:
+            for progress, steps in train_mnist(folder, config, self.batch, device, minutes):
+                mean = float(progress.loss) if mean is None else 0.98 * mean + 0.02 * float(progress.loss)
+                bar.total = steps
+                bar.set_postfix(loss=f"{mean:.4f}", pictures=progress.seen, refresh=False)
+                bar.update(progress.step - bar.n)
+                if stopped():
+                    break
+        bar.close()
+        print(
+            f"{folder}: {progress.seen:,} pictures seen; the same command goes on" if stopped() else f"{folder}: done"
+        )
+        print(f"draw with it: minidiff sample 7 --model {folder}")
+
+
+@dataclass
+class Evaluate:
+    """Draw digits and measure them against real ones that training never saw."""
+
+    model: Positional[str] = "mnist"
+    """A shipped model or a folder with one."""
+    n: Annotated[int, arg(aliases=["-n"])] = 1000
+    """Pictures to draw; numbers are only comparable at equal n."""
+    split: Literal["test", "validation"] = "test"
+    """Real digits to compare with. For choosing between settings, take validation."""
+    steps: int = 20
+    """Steps from noise to picture."""
+    scale: float | None = None
+    """Guidance scale. None: the model's own."""
+    sampler: str = "dpmpp_2m"
+    """How to walk: ddpm, ddim, euler, heun or dpmpp_2m."""
+    seed: int = 0
+    """Of the pictures and of the choice of real digits."""
+    device: str | None = None
+    """cpu, cuda or mps. None: the best there is."""
+
+    def run(self) -> None:
+        from tqdm import tqdm
+
+        from minidiff.evaluate import evaluate
+        from minidiff.pipeline import TextToImage
+
+        pipe = TextToImage.load(self.model, self.device)
+        print(
+            evaluate(
+                pipe, self.n, split=self.split, scale=self.scale, sampler=self.sampler, steps=self.steps,
+                seed=self.seed, progress=tqdm,
+            )
+        )  # fmt: skip
+
+
+@dataclass
+class List:
+    """The models, samplers, schedules and data that are there."""
+
+    def run(self) -> None:
+        from minidiff.data.mnist import SPLITS
+        from minidiff.diffusion import GRIDS, PREDICTIONS, SAMPLERS, SCHEDULES
+        from minidiff.pipeline import models
+
+        for name, folder in models().items():
+            size = (folder / "model.safetensors").stat().st_size / 1e6
+            print(f"model        {name} ({size:.1f} MB)")
+        print(f"data         mnist ({', '.join(f'{last - first:,} {s}' for s, (_, first, last) in SPLITS.items())})")
+        for kind, known in (
+            ("samplers", SAMPLERS),
+            ("schedules", SCHEDULES),
+            ("predictions", PREDICTIONS),
+            ("grids", GRIDS),
+        ):
+            print(f"{kind:13}{', '.join(known)}")
+
+
+@dataclass
+class Doctor:
+    """What this machine has, and what to type about what is wrong."""
+
+    def run(self) -> None:
+        from minidiff.doctor import examine
+
+        sys.exit(examine())
+
+
+COMMANDS = {"sample": Sample, "train": Train, "evaluate": Evaluate, "list": List, "doctor": Doctor}
+
+
+@contextmanager
+def stop_on_ctrl_c() -> Iterator:
+    """Ctrl-C sets a flag to be asked for between two steps; a second one interrupts at once."""
+    pressed = []
+
+    def note(*_):
+        pressed.append(True)
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: bool(pressed)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def parse(args: list[str]):
+    """The command that was typed. A mistake is said in one line; tyro draws a box around it."""
+    box = io.StringIO()
+    try:
+        with redirect_stderr(box):
+            return tyro.extras.subcommand_cli_from_dict(
+                COMMANDS,
+                prog="minidiff",
+                args=args,
+                description="Stable Diffusion, built up from the first speck of noise.",
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        inside = [line.strip("│ ") for line in box.getvalue().splitlines() if line.startswith("│")]
+        ends = [i for i, line in enumerate(inside) if line.startswith("───")]
+        fail(" ".join(inside[: ends[0] if ends else None]))
+
+
+def fail(message: str) -> None:
+    print(f"minidiff: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def main(args: list[str] | None = None) -> None:
+    command = parse(sys.argv[1:] if args is None else args)
+    try:
+        command.run()
+    except (ValueError, OSError) as error:
+        if os.environ.get("MINIDIFF_DEBUG"):  # show where it came from
+            raise
+        fail(" ".join(str(error).split()))
+    except KeyboardInterrupt:
+        fail("stopped")

@@ -1,0 +1,20 @@
+"""One choice of device for everything: CUDA, then Apple's MPS, then the CPU."""
+
+import torch
+
+
+def pick_device(name: str | None = None) -> torch.device:
+    """The device called `name` ("cpu", "cuda", "cuda:1", "mps"), or the best there is for None.
+
+    Raises ValueError for a device that this machine does not have.
+    """
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name is None:
+        return torch.device(next(kind for kind, is_there in there.items() if is_there))
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or not there.get(device.type):
+        raise ValueError(f"no device {name!r} here; there is {', '.join(k for k, v in there.items() if v)}")
+    return device

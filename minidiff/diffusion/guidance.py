@@ -1,0 +1,60 @@
+"""Guidance: functions around a Denoiser that pull its belief toward what is wanted.
+
+The scale w follows one convention: w = 0 is unconditional, w = 1 is conditional, w > 1 amplifies.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from minidiff.diffusion.predictions import Denoiser, Prediction, predict, to_x0
+from minidiff.diffusion.schedules import Schedule
+
+
+def cfg(net, schedule: Schedule, pred: Prediction, context: Tensor, null: Tensor, scale: float) -> Denoiser:
+    """Classifier-free guidance: ask with and without the text, and amplify the difference.
+
+    context: (B, L, D), what the picture should show. null: the same for nothing, (1, L, D) or
+    (B, L, D). Both questions travel as two copies of x in one batch. Ho and Salimans 2022,
+    equation 6, whose w is this scale - 1.
+    """
+
+    def denoise(x: Tensor, t: Tensor | float) -> Tensor:
+        both = torch.cat([null.expand_as(context), context])
+        time = torch.as_tensor(t)
+        out_null, out_text = predict(
+            net, schedule, torch.cat([x, x]), torch.cat([time, time]) if time.ndim else time, both
+        ).chunk(2)
+        out = out_null + scale * (out_text - out_null)
+        return to_x0(pred, out, x, *schedule.at(t, x))
+
+    return denoise
+
+
+def guide(
+    denoise: Denoiser, log_p: Callable[[Tensor, Tensor, Tensor], Tensor], schedule: Schedule, scale: float
+) -> Denoiser:
+    """Classifier guidance: move x0_hat along the gradient of log p(c | x_t).
+
+    log_p: (x, t, x0_hat) -> (B,). One that looks at x, a classifier of noisy pictures, is exact at
+    scale 1 (Dhariwal and Nichol 2021, by Tweedie's formula); one that looks at x0_hat is the
+    approximation of Chung et al. 2022 (DPS). Raises ValueError at alpha = 0: start just below t = 1.
+    """
+
+    def guided(x: Tensor, t: Tensor | float) -> Tensor:
+        alpha, sigma = schedule.at(t, x)
+        if (alpha < 1e-6).any():
+            raise ValueError("guide divides by alpha, which is 0 here: start just below t = 1")
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            x0_hat = denoise(x, t)
+            (gradient,) = torch.autograd.grad(log_p(x, t, x0_hat).sum(), x)
+        return x0_hat.detach() + scale * sigma**2 / alpha * gradient
+
+    return guided
+
+
+def clipped(denoise: Denoiser, low: float = -1.0, high: float = 1.0) -> Denoiser:
+    """A Denoiser whose belief stays within the range of pictures."""
+    return lambda x, t: denoise(x, t).clamp(low, high)

@@ -1,0 +1,92 @@
+"""`minidiff doctor`: looks at the machine and says what to type about what is wrong."""
+
+import importlib.util
+import platform
+import sys
+from collections.abc import Callable, Iterator
+
+# A check yields (all is well, what was found, what to type if not).
+Finding = tuple[bool, str, str]
+
+
+def python() -> Iterator[Finding]:
+    version = platform.python_version()
+    yield sys.version_info >= (3, 11), f"Python {version}", "install Python 3.11 or newer, then: make demo"
+
+
+def libraries() -> Iterator[Finding]:
+    for name in ("torch", "torchvision"):
+        try:
+            module = __import__(name)
+            yield True, f"{name} {module.__version__}", ""
+        except Exception as error:  # a torchvision built for another torch raises RuntimeError
+            yield (
+                False,
+                f"{name} does not import ({str(error).splitlines()[0]})",
+                "pip install --force-reinstall torch torchvision",
+            )
+
+
+def device() -> Iterator[Finding]:
+    import torch
+
+    from minidiff.device import pick_device
+
+    found = pick_device()
+    if found.type == "cuda":
+        memory = torch.cuda.get_device_properties(found).total_memory
+        yield True, f"device cuda: {torch.cuda.get_device_name(found)}, {memory / 2**30:.0f} GiB", ""
+    else:
+        yield True, f"device {found.type}: {torch.get_num_threads()} threads", ""
+
+
+def memory() -> Iterator[Finding]:
+    import psutil
+
+    free = psutil.virtual_memory().available / 2**30
+    yield free > 2, f"memory: {free:.1f} GiB free", "close other programs: training wants about 2 GiB"
+
+
+def notebooks() -> Iterator[Finding]:
+    install = 'pip install -e ".[notebooks]"'
+    for module, what in (("jupyterlab", "JupyterLab"), ("ipykernel", "notebook kernel"), ("ipywidgets", "widgets")):
+        there = importlib.util.find_spec(module) is not None
+        yield there, f"{what}: {module} {'is installed' if there else 'is missing'}", install
+    if importlib.util.find_spec("jupyter_client"):
+        from jupyter_client.kernelspec import KernelSpecManager
+
+        there = "python3" in KernelSpecManager().find_kernel_specs()
+        yield (
+            there,
+            f"kernel python3 {'is registered' if there else 'is not registered'}",
+            "python -m ipykernel install --sys-prefix",
+        )
+
+
+def assets() -> Iterator[Finding]:
+    from minidiff.files import damaged_assets
+
+    wrong = damaged_assets()
+    yield (
+        not wrong,
+        f"assets: {', '.join(wrong) + ' damaged or missing' if wrong else 'all whole'}",
+        "git checkout assets",
+    )
+
+
+CHECKS: list[Callable[[], Iterator[Finding]]] = [python, libraries, device, memory, notebooks, assets]
+
+
+def examine() -> int:
+    """Print every finding; returns 1 if something is wrong, else 0."""
+    ill = 0
+    for check in CHECKS:
+        try:
+            findings = list(check())
+        except Exception as error:  # a broken installation breaks in many ways; the others are still looked at
+            findings = [(False, f"{check.__name__}: {str(error).splitlines()[0]}", "make demo")]
+        for well, found, advice in findings:
+            print(f"{'ok  ' if well else 'BAD '} {found}" + ("" if well else f"\n     type: {advice}"))
+            ill += not well
+    print("all is well" if not ill else f"{ill} thing{'s' if ill > 1 else ''} to mend")
+    return int(ill > 0)

@@ -1,0 +1,206 @@
+"""TextToImage: where the mathematics and the networks meet."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Generator, Tensor
+
+from minidiff.data import CLASSES, read_digit
+from minidiff.device import pick_device
+from minidiff.diffusion import GRIDS, PREDICTIONS, SAMPLERS, SCHEDULES, Step, cfg, denoiser
+from minidiff.files import ROOTS, read_tensors, write, write_tensors
+from minidiff.networks import Conditional, Fold, LabelEncoder, UNet, UNetConfig
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """All that is needed to build a model and draw with it; `model.json` beside its weights."""
+
+    name: str  # what it draws
+    unet: UNetConfig
+    picture: tuple[int, int, int] = (1, 28, 28)  # channels, height, width of a picture
+    fold: int = 2  # the UNet sees squares of fold x fold pixels as one
+    schedule: str = "flow"  # a name in SCHEDULES
+    prediction: str = "flow"  # a name in PREDICTIONS
+    grid: str = "uniform"  # a name in GRIDS
+    scale: float = 2.0  # the guidance scale it draws best with
+
+    def build(self) -> Conditional:
+        """The network, with random weights."""
+        return Conditional(UNet(self.unet), LabelEncoder(len(CLASSES), self.unet.context_dim))
+
+
+class TextToImage:
+    """Prompts in, pictures out.
+
+    pipe = TextToImage.load("mnist")
+    images = pipe(["a handwritten seven"], steps=20, scale=2.0, seed=0)
+
+    Picture k of a call has a random generator of its own, seeded with seed + k: it is the same
+    picture when it is drawn alone.
+    """
+
+    def __init__(self, config: ModelConfig, net: Conditional, device: str | torch.device | None = None):
+        for value, known in (
+            (config.schedule, SCHEDULES), (config.prediction, PREDICTIONS), (config.grid, GRIDS),
+        ):  # fmt: skip
+            choose(value, known)
+        self.config = config
+        self.device = device if isinstance(device, torch.device) else pick_device(device)
+        self.net = net.eval().requires_grad_(False).to(self.device)
+        self.fold = Fold(config.fold)
+        self.schedule = SCHEDULES[config.schedule]()
+        self.prediction = PREDICTIONS[config.prediction]
+
+    # Drawing -------------------------------------------------------------------------------
+
+    def __call__(self, prompts: str | list[str], **options) -> list[Image.Image]:
+        """One picture a prompt, as PIL images. Options: see `stream`."""
+        return to_pil(self.decode(self.latents(prompts, **options)))
+
+    def latents(self, prompts: str | list[str], **options) -> Tensor:
+        """The last x of `stream`, (B, C, h, w): what `decode` makes pictures of."""
+        for step in self.stream(prompts, **options):
+            pass
+        return step.x
+
+    def stream(
+        self,
+        prompts: str | list[str],
+        *,
+        negative: str | list[str] | None = None,
+        steps: int = 20,
+        scale: float | None = None,
+        sampler: str = "dpmpp_2m",
+        seed: int = 0,
+        latents: Tensor | None = None,
+        size: int | tuple[int, int] | None = None,
+    ) -> Iterator[Step]:
+        """Every step of the sampler, undecoded; `decode(step.x0_hat)` is a preview.
+
+        negative: what it should not be; takes the place of "nothing" in guidance. scale: the guidance
+        scale, None for the model's own. latents: the start noise (B, C, h, w), else drawn from `seed`.
+        size: pixels, one number or (height, width). Raises ValueError for what cannot be drawn.
+        """
+        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+        scale = self.config.scale if scale is None else float(scale)
+        if not prompts:
+            raise ValueError("no prompt was given")
+        if steps < 1:
+            raise ValueError(f"steps must be at least 1, got {steps}")
+        if not math.isfinite(scale):
+            raise ValueError(f"scale must be a finite number, got {scale}")
+        walk = choose(sampler, SAMPLERS)
+        context = self.encode(prompts)
+        null = self.encode_negative(negative, len(prompts))
+        generators = [Generator().manual_seed(seed + k) for k in range(len(prompts))]
+        times = GRIDS[self.config.grid](steps, self.schedule)
+        start = self._noise(generators, self._latent_shape(size))
+        if latents is not None:
+            if latents.shape != start.shape:
+                raise ValueError(f"latents must have shape {tuple(start.shape)}, got {tuple(latents.shape)}")
+            start = latents.to(start)
+        _, sigma = self.schedule.at(times[0], start)
+        parts = (self.net.unet, self.schedule, self.prediction, context)
+        denoise = denoiser(*parts) if scale == 1 else cfg(*parts, null, scale)
+        yield from walk(
+            denoise, sigma * start, times, self.schedule, noise=lambda x: self._noise(generators, x.shape[1:])
+        )
+
+    @torch.no_grad()
+    def encode(self, prompts: list[str]) -> Tensor:
+        """Context tokens, (B, L, D). The digit model knows no language: it looks the digit up."""
+        labels = torch.tensor([read_digit(prompt) for prompt in prompts], device=self.device)
+        return self.net.text_encoder(labels)
+
+    @torch.no_grad()
+    def encode_negative(self, negative: str | list[str] | None, n: int) -> Tensor:
+        """Context tokens of what the pictures should not be, (1 or n, L, D); None is the null context."""
+        if negative is None:
+            return self.net.text_encoder(torch.tensor([self.net.text_encoder.null], device=self.device))
+        negative = [negative] if isinstance(negative, str) else list(negative)
+        if len(negative) not in (1, n):
+            raise ValueError(f"{len(negative)} negative prompts for {n} prompts: give one, or one each")
+        return self.encode(negative)
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Pictures, floats in [0, 1], (B, C, H, W)."""
+        return ((self.fold.decode(latents.float()) + 1) / 2).clamp(0, 1)
+
+    def _latent_shape(self, size: int | tuple[int, int] | None) -> tuple[int, int, int]:
+        channels, *own = self.config.picture
+        height, width = own if size is None else (size, size) if isinstance(size, int) else size
+        fold = self.config.fold
+        if height < 1 or width < 1 or height % fold or width % fold:
+            raise ValueError(f"size must be a multiple of {fold}, got {height}x{width}")
+        return channels * fold**2, height // fold, width // fold
+
+    def _noise(self, generators: list[Generator], shape: tuple[int, ...]) -> Tensor:
+        # drawn on the CPU, so that a seed is the same noise on every device
+        return torch.stack([torch.randn(*shape, generator=g) for g in generators]).to(self.device)
+
+    # On disk -------------------------------------------------------------------------------
+
+    @classmethod
+    def load(cls, name: str | Path, device: str | torch.device | None = None) -> "TextToImage":
+        """A shipped model by name ("mnist"), or a folder with model.json and model.safetensors.
+
+        Raises ValueError for a model that is not there or not whole.
+        """
+        folder = find_model(name)
+        try:
+            fields = json.loads((folder / "model.json").read_text())
+            unet = UNetConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.pop("unet").items()})
+            config = ModelConfig(unet=unet, picture=tuple(fields.pop("picture")), **fields)
+        except (OSError, KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{folder / 'model.json'} does not describe a model ({error})") from None
+        net = config.build()
+        load_weights(net, folder / "model.safetensors")
+        return cls(config, net, device)
+
+    def save(self, folder: str | Path) -> None:
+        """Write model.safetensors (float16) and model.json."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_tensors(folder / "model.safetensors", {k: v.half() for k, v in self.net.state_dict().items()})
+        write(folder / "model.json", json.dumps(dataclasses.asdict(self.config), indent=2) + "\n")
+
+
+def models() -> dict[str, Path]:
+    """The shipped models of pictures, name -> folder."""
+    folders = [folder for root in ROOTS for folder in sorted((root / "weights").glob("*/"))]
+    return {folder.name: folder for folder in folders if (folder / "model.json").exists()}
+
+
+def find_model(name: str | Path) -> Path:
+    if Path(name).is_dir():
+        return Path(name)
+    return choose(str(name), models(), "model", " (or a folder with model.json and model.safetensors)")
+
+
+def load_weights(net: torch.nn.Module, path: Path) -> None:
+    """Every tensor of the file into the network. Raises ValueError if anything does not fit."""
+    try:
+        net.load_state_dict(read_tensors(path))
+    except RuntimeError as error:  # PyTorch lists every mismatch, one a line
+        raise ValueError(f"{path} does not fit its model:{str(error).splitlines()[1]}") from None
+
+
+def choose(name: str, known: dict[str, Callable], kind: str = "", hint: str = "") -> Callable:
+    """known[name]. Raises ValueError that lists what there is."""
+    if name not in known:
+        raise ValueError(f"unknown {kind}{' ' if kind else ''}{name!r}; there is {', '.join(known) or 'none'}{hint}")
+    return known[name]
+
+
+def to_pil(pictures: Tensor) -> list[Image.Image]:
+    """(B, C, H, W) floats in [0, 1] as PIL images, gray or RGB."""
+    pixels = (pictures * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    return [Image.fromarray(p[..., 0] if p.shape[-1] == 1 else p) for p in pixels]

@@ -1,0 +1,46 @@
+"""A training run on disk, to go on from."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from minidiff.files import read_tensors, write_tensors
+
+FILE = "resume.safetensors"
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # what AdamW remembers of each parameter
+
+
+def save(folder: Path, net: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+    tensors = {"step": torch.tensor(step)}
+    tensors |= {f"net.{name}": value for name, value in net.state_dict().items()}
+    tensors |= {f"ema.{name}": value for name, value in ema.state_dict().items()}
+    for i, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{i}.{key}": state[key] for key in MOMENTS}
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    write_tensors(Path(folder) / FILE, tensors)
+
+
+def restore(folder: Path, net: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Put a saved run back and return the steps it had done; 0 if the folder holds none.
+
+    Raises ValueError for a file that is damaged or holds another network.
+    """
+    path = Path(folder) / FILE
+    if not path.exists():
+        return 0
+    tensors = read_tensors(path)
+    try:
+        for prefix, module in (("net.", net), ("ema.", ema)):
+            module.load_state_dict(
+                {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+            )
+        done = int(tensors["step"])
+    except (KeyError, RuntimeError):
+        raise ValueError(f"{path} holds another network: choose another folder, or delete it") from None
+    for i, parameter in enumerate(optimizer.param_groups[0]["params"]):
+        if f"optimizer.{i}.step" in tensors:
+            step, *moments = (tensors[f"optimizer.{i}.{key}"] for key in MOMENTS)
+            moments = [torch.empty_like(parameter).copy_(moment) for moment in moments]  # in its memory layout
+            optimizer.state[parameter] = dict(zip(MOMENTS, [step, *moments], strict=True))
+    return done
