@@ -11,6 +11,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
+from functools import partial
+from itertools import dropwhile, takewhile
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -61,7 +63,7 @@ class Sample:
             prompts, negative=self.negative, steps=self.steps, scale=self.scale, sampler=self.sampler, seed=self.seed
         )
         frames = []
-        for step in tqdm(stream, total=self.steps, desc="denoising", leave=False):
+        for step in tqdm(stream, total=self.steps, desc="denoising", leave=False, delay=1):
             if moving:
                 frames.append(pipe.decode(step.x))
         columns = min(self.n if self.n > 1 else len(prompts), 10)
@@ -126,10 +128,9 @@ class Train:
         from minidiff.training.presets import train_mnist
 
         config = TrainConfig(steps=self.steps or TrainConfig.steps, seed=self.seed)
-        minutes = self.minutes if self.steps is None else None
-        bar, mean = tqdm(desc="mnist", unit="step"), None
+        bar, mean = tqdm(desc="mnist", unit="step", delay=1), None
         with stop_on_ctrl_c() as stopped:
-            for progress, steps in train_mnist(folder, config, self.batch, device, minutes):
+            for progress, steps in train_mnist(folder, config, self.batch, device, self.minutes):
                 mean = float(progress.loss) if mean is None else 0.98 * mean + 0.02 * float(progress.loss)
                 bar.total = steps
                 bar.set_postfix(loss=f"{mean:.4f}", pictures=progress.seen, refresh=False)
@@ -137,9 +138,7 @@ class Train:
                 if stopped():
                     break
         bar.close()
-        print(
-            f"{folder}: {progress.seen:,} pictures seen; the same command goes on" if stopped() else f"{folder}: done"
-        )
+        print(f"{folder}: {'stopped; the same command goes on' if stopped() else 'done'}")
         print(f"draw with it: minidiff sample 7 --model {folder}")
 
 
@@ -171,12 +170,8 @@ class Evaluate:
         from minidiff.pipeline import TextToImage
 
         pipe = TextToImage.load(self.model, self.device)
-        print(
-            evaluate(
-                pipe, self.n, split=self.split, scale=self.scale, sampler=self.sampler, steps=self.steps,
-                seed=self.seed, progress=tqdm,
-            )
-        )  # fmt: skip
+        settings = {"split": self.split, "scale": self.scale, "sampler": self.sampler, "steps": self.steps}
+        print(evaluate(pipe, self.n, seed=self.seed, progress=partial(tqdm, leave=False, delay=1), **settings))
 
 
 @dataclass
@@ -244,9 +239,13 @@ def parse(args: list[str]):
     except SystemExit as stop:
         if not stop.code:
             raise
-        inside = [line.strip("│ ") for line in box.getvalue().splitlines() if line.startswith("│")]
-        ends = [i for i, line in enumerate(inside) if line.startswith("───")]
-        fail(" ".join(inside[: ends[0] if ends else None]))
+        lines = (line.strip("│ ") for line in box.getvalue().splitlines()[1:])
+        text = dropwhile(is_ruler, lines)
+        fail(" ".join(takewhile(lambda line: not is_ruler(line), text)))
+
+
+def is_ruler(line: str) -> bool:
+    return set(line) <= set("─-╰╯")
 
 
 def fail(message: str) -> None:

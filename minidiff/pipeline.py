@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,16 +47,13 @@ class TextToImage:
     """
 
     def __init__(self, config: ModelConfig, net: Conditional, device: str | torch.device | None = None):
-        for value, known in (
-            (config.schedule, SCHEDULES), (config.prediction, PREDICTIONS), (config.grid, GRIDS),
-        ):  # fmt: skip
-            choose(value, known)
         self.config = config
         self.device = device if isinstance(device, torch.device) else pick_device(device)
         self.net = net.eval().requires_grad_(False).to(self.device)
         self.fold = Fold(config.fold)
-        self.schedule = SCHEDULES[config.schedule]()
-        self.prediction = PREDICTIONS[config.prediction]
+        self.schedule = choose(config.schedule, SCHEDULES, "schedule")()
+        self.prediction = choose(config.prediction, PREDICTIONS, "prediction")
+        self.grid = choose(config.grid, GRIDS, "grid")
 
     # Drawing -------------------------------------------------------------------------------
 
@@ -86,7 +83,7 @@ class TextToImage:
 
         negative: what it should not be; takes the place of "nothing" in guidance. scale: the guidance
         scale, None for the model's own. latents: the start noise (B, C, h, w), else drawn from `seed`.
-        size: pixels, one number or (height, width). Raises ValueError for what cannot be drawn.
+        size: pixels, one number or (height, width). Raises ValueError at once for what cannot be drawn.
         """
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
         scale = self.config.scale if scale is None else float(scale)
@@ -96,11 +93,13 @@ class TextToImage:
             raise ValueError(f"steps must be at least 1, got {steps}")
         if not math.isfinite(scale):
             raise ValueError(f"scale must be a finite number, got {scale}")
-        walk = choose(sampler, SAMPLERS)
+        if not 0 <= seed < 2**32:
+            raise ValueError(f"seed must lie between 0 and {2**32 - 1}, got {seed}")
+        walk = choose(sampler, SAMPLERS, "sampler")
         context = self.encode(prompts)
         null = self.encode_negative(negative, len(prompts))
         generators = [Generator().manual_seed(seed + k) for k in range(len(prompts))]
-        times = GRIDS[self.config.grid](steps, self.schedule)
+        times = self.grid(steps, self.schedule)
         start = self._noise(generators, self._latent_shape(size))
         if latents is not None:
             if latents.shape != start.shape:
@@ -109,9 +108,7 @@ class TextToImage:
         _, sigma = self.schedule.at(times[0], start)
         parts = (self.net.unet, self.schedule, self.prediction, context)
         denoise = denoiser(*parts) if scale == 1 else cfg(*parts, null, scale)
-        yield from walk(
-            denoise, sigma * start, times, self.schedule, noise=lambda x: self._noise(generators, x.shape[1:])
-        )
+        return walk(denoise, sigma * start, times, self.schedule, noise=lambda x: self._noise(generators, x.shape[1:]))
 
     @torch.no_grad()
     def encode(self, prompts: list[str]) -> Tensor:
@@ -193,10 +190,10 @@ def load_weights(net: torch.nn.Module, path: Path) -> None:
         raise ValueError(f"{path} does not fit its model:{str(error).splitlines()[1]}") from None
 
 
-def choose(name: str, known: dict[str, Callable], kind: str = "", hint: str = "") -> Callable:
+def choose(name: str, known: dict, kind: str, hint: str = ""):
     """known[name]. Raises ValueError that lists what there is."""
     if name not in known:
-        raise ValueError(f"unknown {kind}{' ' if kind else ''}{name!r}; there is {', '.join(known) or 'none'}{hint}")
+        raise ValueError(f"unknown {kind} {name!r}; there is {', '.join(known) or 'none'}{hint}")
     return known[name]
 
 

@@ -11,8 +11,9 @@ FILE = "resume.safetensors"
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # what AdamW remembers of each parameter
 
 
-def save(folder: Path, net: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
-    tensors = {"step": torch.tensor(step)}
+def save(folder: Path, net: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer, step: int, steps: int) -> None:
+    """step: how many are done; steps: of how many."""
+    tensors = {"step": torch.tensor(step), "steps": torch.tensor(steps)}
     tensors |= {f"net.{name}": value for name, value in net.state_dict().items()}
     tensors |= {f"ema.{name}": value for name, value in ema.state_dict().items()}
     for i, state in optimizer.state_dict()["state"].items():
@@ -44,3 +45,9 @@ def restore(folder: Path, net: nn.Module, ema: nn.Module, optimizer: torch.optim
             moments = [torch.empty_like(parameter).copy_(moment) for moment in moments]  # in its memory layout
             optimizer.state[parameter] = dict(zip(MOMENTS, [step, *moments], strict=True))
     return done
+
+
+def planned_steps(folder: Path) -> int | None:
+    """How many steps the saved run is to have in all; None if the folder holds none."""
+    path = Path(folder) / FILE
+    return int(read_tensors(path)["steps"]) if path.exists() else None

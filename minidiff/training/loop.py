@@ -29,6 +29,12 @@ class TrainConfig:
     seed: int = 0
     save_every: int = 500  # steps between two checkpoints
 
+    def __post_init__(self):
+        if self.steps < 1:
+            raise ValueError(f"steps must be at least 1, got {self.steps}")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must lie between 0 and {2**32 - 1}, got {self.seed}")
+
 
 class Progress(NamedTuple):
     """Where training stands after a step."""
@@ -85,7 +91,7 @@ def train(
         for x0, condition in islice(batches, done, config.steps):
             for group in optimizer.param_groups:
                 group["lr"] = config.lr * _warm_up_and_decay(done, config)
-            generator = torch.Generator().manual_seed((config.seed << 32) + done)
+            generator = torch.Generator().manual_seed(1_000_003 * config.seed + done)  # its seeds have 32 bits
             t = TIMES[config.times](len(x0), generator)
             eps = torch.randn(x0.shape, generator=generator).to(device)
             if null is not None:
@@ -102,12 +108,12 @@ def train(
             ema.update(net, done)
             done += 1
             if folder and done % config.save_every == 0:
-                save(folder, net, ema.net, optimizer, done)
+                save(folder, net, ema.net, optimizer, done, config.steps)
             yield Progress(done, value.detach(), done * len(x0), ema.net)
     except GeneratorExit:  # the caller stopped early, between two steps: nothing is lost
         pass
     if folder:
-        save(folder, net, ema.net, optimizer, done)
+        save(folder, net, ema.net, optimizer, done, config.steps)
 
 
 def _warm_up_and_decay(step: int, config: TrainConfig) -> float:

@@ -1,0 +1,148 @@
+"""The command line: what works, and one clear line with exit status 2 for what does not."""
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from minidiff.cli import main
+from minidiff.files import asset
+
+
+def run(*args):
+    """The command in a process of its own: (exit status, what it printed, what it complained)."""
+    done = subprocess.run([sys.executable, "-m", "minidiff", *map(str, args)], capture_output=True, text=True)
+    return done.returncode, done.stdout, done.stderr
+
+
+def picture(path):
+    """(width, height, frames)"""
+    with Image.open(path) as image:
+        return *image.size, getattr(image, "n_frames", 1)
+
+
+def refused(capsys, *args):
+    with pytest.raises(SystemExit) as stop:
+        main([str(arg) for arg in args])
+    captured = capsys.readouterr()
+    assert stop.value.code == 2 and captured.out == ""
+    assert captured.err.startswith("minidiff: ") and captured.err.count("\n") == 1, captured.err
+    return captured.err
+
+
+def test_one_command_writes_both_digits_and_again_the_same(tmp_path):
+    args = ("sample", "a handwritten seven", "3", "--model", "mnist", "--steps", 20, "--scale", 2, "--seed", 0, "--out")
+    for name in ("x.png", "y.png"):
+        code, out, _ = run(*args, tmp_path / name)
+        assert code == 0 and out == f"{tmp_path / name}: 2 pictures\n"
+    assert (tmp_path / "x.png").read_bytes() == (tmp_path / "y.png").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.png", "y.png"]
+    assert picture(tmp_path / "x.png") == (2 * 116 + 4, 116 + 4, 1)
+
+
+def test_n_pictures_of_each_prompt_and_animations(tmp_path, capsys):
+    main(["sample", "7", "-n", "8", "--steps", "2", "--out", str(tmp_path / "eight.png")])
+    assert "8 pictures" in capsys.readouterr().out
+    assert picture(tmp_path / "eight.png")[0] == 8 * 116 + 4
+    for name in ("walk.gif", "walk.apng"):
+        main(["sample", "7", "--steps", "3", "--out", str(tmp_path / name)])
+        assert picture(tmp_path / name)[2] > 3
+
+
+@pytest.mark.parametrize(
+    "args, problem",
+    [
+        (["7", "--model", "mnst"], "unknown model 'mnst'; there is mnist"),
+        (["a cat"], 'the prompt "a cat" names no digit'),
+        ([""], 'the prompt "" is empty'),
+        ([], "no prompt was given"),
+        (["7", "--steps", "0"], "steps must be at least 1, got 0"),
+        (["7", "--steps", "-3"], "steps must be at least 1, got -3"),
+        (["7", "--steps", "many"], "many"),
+        (["7", "--scale", "nan"], "scale must be a finite number, got nan"),
+        (["7", "--scale", "inf"], "scale must be a finite number, got inf"),
+        (["7", "--sampler", "magic"], "unknown sampler 'magic'; there is ddpm, ddim"),
+        (["7", "-n", "0"], "n must be at least 1, got 0"),
+        (["7", "--seed", "-1"], "seed must lie between"),
+        (["7", "--device", "tpu"], "no device 'tpu' here; there is"),
+        (["7", "--bogus", "1"], "--bogus"),
+    ],
+)
+def test_bad_input_to_sample(tmp_path, capsys, args, problem):
+    assert problem in refused(capsys, "sample", *args, "--out", tmp_path / "x.png")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_output_that_cannot_be_written(tmp_path, capsys):
+    assert "there is no folder" in refused(capsys, "sample", "7", "--out", tmp_path / "none" / "x.png")
+    assert "must end in .png" in refused(capsys, "sample", "7", "--out", tmp_path / "x.txt")
+    (tmp_path / "x.png").mkdir()
+    assert "it is a folder" in refused(capsys, "sample", "7", "--out", tmp_path / "x.png")
+
+
+def test_a_picture_that_was_there_survives_a_mistake(tmp_path, capsys):
+    (tmp_path / "x.png").write_bytes(b"precious")
+    refused(capsys, "sample", "a cat", "--out", tmp_path / "x.png")
+    assert (tmp_path / "x.png").read_bytes() == b"precious"
+
+
+def test_damaged_weights(tmp_path, capsys):
+    shutil.copytree(asset("weights/mnist"), tmp_path / "m")
+    weights = tmp_path / "m" / "model.safetensors"
+    whole = weights.read_bytes()
+    for broken in (whole[:1000], b"random bytes, not a model"):
+        weights.write_bytes(broken)
+        problem = refused(capsys, "sample", "7", "--model", tmp_path / "m", "--out", tmp_path / "x.png")
+        assert "not a whole safetensors file" in problem
+    assert not (tmp_path / "x.png").exists()
+
+
+def test_training_writes_a_model_that_draws_and_goes_on_where_it_was(tmp_path, capsys):
+    folder = tmp_path / "run"
+    main(["train", "mnist", "--steps", "3", "--batch", "8", "--out", str(folder)])
+    assert f"minidiff sample 7 --model {folder}" in capsys.readouterr().out
+    main(["sample", "7", "--steps", "2", "--model", str(folder), "--out", str(tmp_path / "x.png")])
+    weights = (folder / "model.safetensors").read_bytes()
+    main(["train", "mnist", "--steps", "3", "--batch", "8", "--out", str(folder)])
+    assert "done" in capsys.readouterr().out and (folder / "model.safetensors").read_bytes() == weights
+
+
+@pytest.mark.parametrize(
+    "args, problem",
+    [
+        (["cats"], "cats"),
+        (["mnist", "--minutes", "0"], "minutes must be a number above 0"),
+        (["mnist", "--minutes", "nan"], "minutes must be a number above 0"),
+        (["mnist", "--steps", "-1"], "steps must be a number above 0"),
+        (["mnist", "--batch", "0"], "batch must be a number above 0"),
+        (["mnist", "--steps", "5", "--minutes", "1"], "not both"),
+        (["mnist", "--steps", "5", "--seed", "-1"], "seed must lie between"),
+    ],
+)
+def test_bad_input_to_train(tmp_path, capsys, args, problem):
+    assert problem in refused(capsys, "train", *args, "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_bad_input_to_evaluate(capsys):
+    assert "n must lie between 65" in refused(capsys, "evaluate", "mnist", "-n", "0")
+    assert "unknown model" in refused(capsys, "evaluate", "nobody")
+    assert "steps must be at least 1" in refused(capsys, "evaluate", "-n", "100", "--steps", "0")
+
+
+def test_a_command_that_does_not_exist_and_help():
+    code, _, error = run("paint")
+    assert code == 2 and error.count("\n") == 1 and "paint" in error
+    code, out, _ = run("--help")
+    assert code == 0 and all(command in out for command in ("sample", "train", "evaluate", "list", "doctor"))
+
+
+def test_list_and_doctor(capsys):
+    main(["list"])
+    listed = capsys.readouterr().out
+    assert all(word in listed for word in ("mnist (2.", "55,000 train", "dpmpp_2m", "scaled_linear", "karras"))
+    with pytest.raises(SystemExit) as stop:
+        main(["doctor"])
+    assert stop.value.code == 0, capsys.readouterr().out

@@ -1,0 +1,98 @@
+"""Files, pictures of pictures, the doctor, the device: the rooms around the mathematics."""
+
+import importlib.util
+import io
+
+import pytest
+import torch
+from PIL import Image
+
+from minidiff import doctor, files, viz
+from minidiff.device import pick_device
+
+
+def test_a_file_is_whole_or_not_there(tmp_path, monkeypatch):
+    path = tmp_path / "x.txt"
+    files.write(path, "old")
+
+    def full(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(files.os, "replace", full)
+    with pytest.raises(OSError, match="no space"):
+        files.write(path, "new")
+    assert path.read_text() == "old"
+
+
+def test_missing_assets_say_what_to_do():
+    with pytest.raises(FileNotFoundError, match="assets/nothing is missing: clone or install"):
+        files.asset("nothing")
+
+
+def test_the_shipped_files_are_whole_and_all_are_listed():
+    assert files.damaged_assets() == []
+    root = files.asset("SHA256SUMS").parent
+    listed = {line.split(maxsplit=1)[1] for line in (root / "SHA256SUMS").read_text().splitlines()}
+    data = {p.relative_to(root).as_posix() for room in ("mnist", "weights") for p in (root / room).rglob("*.*")}
+    assert listed == data
+    readme = (root / "README.md").read_text()
+    assert [name for name in listed if f"`{name}`" not in readme] == []
+    assert sum((root / name).stat().st_size for name in listed if name.startswith("weights/mnist")) <= 3_000_000
+
+
+def test_damage_is_found(tmp_path, monkeypatch):
+    (tmp_path / "SHA256SUMS").write_text("0" * 64 + "  a.bin\n" + "0" * 64 + "  b.bin\n")
+    (tmp_path / "a.bin").write_bytes(b"changed")
+    monkeypatch.setattr(files, "ROOTS", (tmp_path,))
+    assert files.damaged_assets() == ["a.bin", "b.bin"]
+
+
+def test_a_sheet_shows_every_pixel():
+    pictures = torch.zeros(3, 1, 2, 2)
+    pictures[1] = 1.0
+    image = viz.sheet(pictures, columns=2, zoom=4, border=2)
+    assert image.size == (2 * (8 + 4) + 4, 2 * (8 + 4) + 4)
+    assert image.getpixel((4 + 8 + 4 + 3, 7)) == (255, 255, 255)  # the second picture
+    assert image.getpixel((7, 7)) == image.getpixel((7, 19)) == (0, 0, 0)  # first and third
+
+
+@pytest.mark.parametrize("suffix", viz.STILL + viz.MOVING)
+def test_every_kind_of_file_can_be_read_again(suffix):
+    frames = [viz.sheet(torch.full((1, 1, 4, 4), v), 1) for v in (0.0, 0.5, 1.0)]
+    data = viz.encode(frames if suffix in viz.MOVING else frames[0], suffix)
+    image = Image.open(io.BytesIO(data))
+    assert getattr(image, "n_frames", 1) == (3 if suffix in viz.MOVING else 1)
+
+
+def test_frames_between():
+    frames = viz.between([torch.zeros(1), torch.ones(1)], extra=1)
+    assert [float(f) for f in frames] == [0.0, 0.5, 1.0]
+
+
+def test_devices():
+    assert pick_device("cpu").type == "cpu"
+    assert pick_device().type in ("cpu", "cuda", "mps")
+    for wrong in ("tpu", "nonsense", "meta"):
+        with pytest.raises(ValueError, match=f"no device '{wrong}' here; there is .*cpu"):
+            pick_device(wrong)
+
+
+def test_the_doctor_says_what_to_type(monkeypatch, capsys):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ipywidgets" else find(name))
+    monkeypatch.setattr(files, "damaged_assets", lambda: ["mnist/t10k-images-idx3-ubyte.gz"])
+    assert doctor.examine() == 1
+    said = capsys.readouterr().out
+    assert 'BAD  widgets: ipywidgets is missing\n     type: pip install -e ".[notebooks]"' in said
+    assert "t10k-images-idx3-ubyte.gz damaged or missing\n     type: git checkout assets" in said
+    assert "2 things to mend" in said
+
+
+def test_the_doctor_survives_what_breaks(monkeypatch, capsys):
+    def broken():
+        raise RuntimeError("operator torchvision::nms does not exist\nmore")
+
+    monkeypatch.setattr(doctor, "CHECKS", [broken, doctor.python])
+    assert doctor.examine() == 1
+    said = capsys.readouterr().out
+    assert "BAD  broken: operator torchvision::nms does not exist\n" in said and "ok   Python" in said
