@@ -29,7 +29,7 @@ class ModelConfig:
     schedule: str = "flow"  # a name in SCHEDULES
     prediction: str = "flow"  # a name in PREDICTIONS
     grid: str = "uniform"  # a name in GRIDS
-    scale: float = 2.0  # the guidance scale it draws best with
+    scale: float = 1.5  # the guidance scale it draws best with
 
     def build(self) -> Conditional:
         """The network, with random weights."""

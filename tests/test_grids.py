@@ -41,8 +41,11 @@ def test_refusals():
                 make(n, linear())
     with pytest.raises(ValueError, match="use uniform or karras"):
         leading(10, cosine())
-    with pytest.raises(ValueError, match="cannot be walked in 1001"):
+    with pytest.raises(ValueError, match="no 1001 different indices"):
         trailing(1001, linear())
+    for make in (leading, linspace):
+        with pytest.raises(ValueError, match="no 1001 different indices"):
+            make(1000, linear(), spare=1)
     with pytest.raises(ValueError, match="beyond the table"):
         leading(1000, linear(), offset=1)
     with pytest.raises(ValueError, match=r"sigma/alpha must lie in \[0, 14.6"):

@@ -1,0 +1,123 @@
+"""Draw the pictures of the README, from the shipped weights: `make figures`."""
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import torch
+from minidiff import TextToImage, data, viz
+from minidiff.diffusion import FLOW, cfg, flow, predict
+from minidiff.files import write
+
+HERE = Path(__file__).resolve().parent / "images"
+DIGITS = [str(digit) for digit in range(10)]
+BLUE, ORANGE, INK = "#0072B2", "#D55E00", "#222222"  # told apart by colour-blind readers too
+
+
+def animation(pipe: TextToImage) -> None:
+    frames = [pipe.decode(step.x) for step in pipe.stream(DIGITS * 3, steps=24, seed=0)]
+    write(HERE / "denoising.png", viz.encode([viz.sheet(frame, columns=10, zoom=2) for frame in frames]))
+
+
+def method(pipe: TextToImage) -> None:
+    """The one figure: noise added along the top, taken away along the bottom, the network between."""
+    times = [0.0, 0.25, 0.5, 0.75, 1.0]
+    digits = data.mnist("validation")
+    seven = digits.images[(digits.labels == 7).nonzero()[3]]
+    eps = torch.randn(seven.shape, generator=torch.Generator().manual_seed(0))
+    schedule = flow()
+    top = [(schedule.add_noise(seven, eps, t)[0, 0] + 1) / 2 for t in times]
+
+    steps = list(pipe.stream(["7"], steps=20, seed=3))
+    start = torch.randn(1, 4, 14, 14, generator=torch.Generator().manual_seed(3))
+    walk = {1.0: start} | {round(float(step.t), 3): step.x for step in steps}
+    bottom = [pipe.decode(walk[t])[0, 0] for t in times]
+
+    x, t = walk[0.75], 0.75
+    text, null = pipe.encode(["7"]), pipe.encode_negative(None, 1)
+    beliefs = [cfg(pipe.net.unet, schedule, FLOW, text, null, w)(x, t) for w in (1.0, 0.0, 4.0)]
+    with_text, without, guided = (pipe.decode(belief)[0, 0] for belief in beliefs)
+    assert predict(pipe.net.unet, schedule, x, t, text).shape == x.shape
+
+    figure = plt.figure(figsize=(11, 6.6), facecolor="white")
+    canvas = figure.add_axes((0, 0, 1, 1))
+    canvas.set(xlim=(0, 110), ylim=(0, 66))
+    canvas.axis("off")
+
+    def picture(image, x, y, size, label, below=True):
+        inset = canvas.inset_axes((x - size / 2, y - size / 2, size, size), transform=canvas.transData)
+        inset.imshow(image, cmap="gray", vmin=0, vmax=1)
+        inset.set(xticks=[], yticks=[])
+        canvas.text(
+            x,
+            y - size / 2 - 0.8 if below else y + size / 2 + 0.8,
+            label,
+            ha="center",
+            va="top" if below else "bottom",
+            fontsize=11,
+            color=INK,
+        )
+
+    def arrow(start, end, colour):
+        canvas.annotate(
+            "", end, start, arrowprops={"arrowstyle": "-|>", "lw": 2, "color": colour, "shrinkA": 0, "shrinkB": 0}
+        )
+
+    places = [14, 34.5, 55, 75.5, 96]
+    for x_place, t_here, above, under in zip(places, times, top, bottom, strict=True):
+        picture(above, x_place, 54, 11, f"$t = {t_here:g}$")
+        picture(under, x_place, 9, 11, f"$t = {t_here:g}$", below=False)
+    for left, right in zip(places, places[1:], strict=False):
+        arrow((left + 6.2, 54), (right - 6.2, 54), BLUE)
+        arrow((right - 6.2, 9), (left + 6.2, 9), ORANGE)
+    canvas.text(
+        55,
+        62.5,
+        r"corrupt:  $x_t = \alpha_t\, x_0 + \sigma_t\, \varepsilon$,  a little more noise at every step",
+        ha="center",
+        fontsize=13,
+        color=BLUE,
+    )
+    canvas.text(
+        55,
+        1.2,
+        r"denoise:  from noise alone, move a little toward $\hat{x}_0$ and ask again",
+        ha="center",
+        fontsize=13,
+        color=ORANGE,
+    )
+
+    # between: what happens at one of the steps back
+    y = 31
+    picture(bottom[3], 14, y, 9, "the noisy picture $x_t$,\ntwice in one batch")
+    box = matplotlib.patches.FancyBboxPatch(
+        (30, y - 5.5), 15, 11, boxstyle="round,pad=0.6", fc="#F2F2F2", ec=INK, lw=1.5
+    )
+    canvas.add_patch(box)
+    canvas.text(37.5, y, "UNet\n$x_t$, time, text", ha="center", va="center", fontsize=12, color=INK)
+    arrow((19, y + 2.5), (29, y + 2.5), INK)
+    arrow((19, y - 2.5), (29, y - 2.5), INK)
+    canvas.text(24, y + 3.2, '"seven"', ha="center", va="bottom", fontsize=10, color=INK)
+    canvas.text(24, y - 3.2, "nothing", ha="center", va="top", fontsize=10, color=INK)
+    picture(with_text, 58, y + 6, 8, 'told "seven"', below=False)
+    picture(without, 58, y - 6, 8, "told nothing")
+    arrow((46, y + 2.5), (53, y + 5), INK)
+    arrow((46, y - 2.5), (53, y - 5), INK)
+    canvas.text(78, y + 3.4, "guidance: amplify\nthe difference", ha="center", va="bottom", fontsize=11, color=INK)
+    canvas.text(78, y + 0.2, r"nothing $+\ w\ ($seven $-$ nothing$)$", ha="center", va="center", fontsize=11, color=INK)
+    arrow((63, y - 2.6), (90, y - 2.6), INK)
+    picture(guided, 97, y, 9, r"the belief $\hat{x}_0$")
+    figure.savefig(HERE / "method.png", dpi=110)
+
+
+def main() -> None:
+    HERE.mkdir(exist_ok=True)
+    pipe = TextToImage.load("mnist", device="cpu")
+    animation(pipe)
+    method(pipe)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""Five samplers against 5, 10, 20, 50 and 1000 steps, with the same weights and the same start noise.
+
+    python benchmarks/samplers.py            about an hour on 2 cores
+    python benchmarks/samplers.py --n 100 --steps 5 10
+
+For each: the Frechet distance of n generated digits (no guidance, w = 1) to real validation digits, with
+the standard error from 200 bootstrap resamples, and the time. The judge's features, see minidiff/evaluate.py.
+Ends with 20 steps of dpmpp_2m against 1000 steps of ddpm.
+"""
+
+import time
+from dataclasses import dataclass
+
+import torch
+import tyro
+from minidiff import TextToImage, data
+from minidiff.diffusion import SAMPLERS
+from minidiff.evaluate import floor, frechet, judged, load_judge, machine
+
+
+QUICK, SLOW = ("dpmpp_2m", 20), ("ddpm", 1000)  # the comparison that matters
+
+
+@dataclass
+class Options:
+    n: int = 500  # pictures for each cell of the table
+    steps: tuple[int, ...] = (5, 10, 20, 50, 1000)
+    samplers: tuple[str, ...] = tuple(SAMPLERS)
+    seed: int = 0
+    device: str | None = None
+
+
+def main(options: Options) -> None:
+    pipe = TextToImage.load("mnist", options.device)
+    pipe.net.to(memory_format=torch.channels_last)
+    judge = load_judge(pipe.device)
+    real = data.mnist("validation")
+    real_features, _ = judged(judge, real.images.to(pipe.device))
+    order = torch.randperm(len(real), generator=torch.Generator().manual_seed(options.seed))
+    prompts = [str(digit) for digit in real.labels[order[: options.n]].tolist()]
+    rest = real_features[order[options.n :]]
+    mean, std = floor(real_features, options.n)
+    print(f"n = {options.n}, seed {options.seed}, scale 1, {machine(pipe.device)}")
+    print(f"real against real: {mean:.2f} +- {std:.2f}\n")
+    print(f"{'sampler':10}{'steps':>7}{'calls':>7}{'Frechet':>10}{'+-':>7}{'seconds':>9}")
+
+    def draw(sampler: str, steps: int) -> tuple[torch.Tensor, float]:
+        start = time.perf_counter()
+        pictures = pipe.decode(pipe.latents(prompts, steps=steps, scale=1.0, sampler=sampler, seed=options.seed))
+        return pictures, time.perf_counter() - start
+
+    draw("euler", 2)  # warm up
+    features, seconds = {}, {}
+    for steps in options.steps:  # the short ones first: there is something to read early
+        for sampler in options.samplers:
+            cell = sampler, steps
+            pictures, seconds[cell] = draw(*cell)
+            features[cell], _ = judged(judge, pictures * 2 - 1)
+            calls = 2 * steps - 1 if sampler == "heun" else steps
+            score, error = frechet(features[cell], rest), float(bootstrap(features[cell], rest).std())
+            print(f"{sampler:10}{steps:>7}{calls:>7}{score:>10.2f}{error:>7.2f}{seconds[cell]:>9.1f}", flush=True)
+            if cell == SLOW and QUICK in seconds:  # beside it once more, as the machine may have been busier
+                seconds[QUICK] = max(seconds[QUICK], draw(*QUICK)[1])
+
+    if QUICK in features and SLOW in features:
+        difference = frechet(features[QUICK], rest) - frechet(features[SLOW], rest)
+        error = float((bootstrap(features[QUICK], rest) - bootstrap(features[SLOW], rest)).std())
+        print(f"\ndpmpp_2m in 20 steps minus ddpm in 1000: {difference:+.2f} +- {error:.2f}")
+        print(f"time: 1/{seconds[SLOW] / seconds[QUICK]:.0f}, the quicker one timed twice and the longer taken")
+
+
+def bootstrap(features: torch.Tensor, rest: torch.Tensor, draws: int = 200) -> torch.Tensor:
+    """The distance of resamples of the generated pictures, (draws,). The same rows for every cell: the prompts and
+    start noises are the same too, so that differences are less noisy than the numbers themselves."""
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randint(len(features), (draws, len(features)), generator=generator)
+    return torch.tensor([frechet(features[row], rest) for row in rows])
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))

@@ -1,0 +1,187 @@
+# %% [markdown]
+# # 00 · What will I have built at the end?
+#
+# **A machine that turns noise into pictures, steered by words.** In this tour you use one that is
+# finished: a model of handwritten digits, a million numbers trained from nothing on a laptop. The lessons
+# after it take the machine apart, and you build each piece yourself, up to the point where the same code
+# loads Stable Diffusion.
+#
+# | | |
+# |---|---|
+# | You will see | a digit come out of noise, step by step, and what the guidance scale does to it |
+# | It costs | about a minute on 2 CPU cores; a GPU is not needed |
+# | You need | a working `make demo`, and no mathematics yet |
+
+# %%
+from minidiff import TextToImage
+from minidiff.lessons import budget, show
+
+pipe = TextToImage.load("mnist")
+size = sum(parameter.numel() for parameter in pipe.net.parameters())
+print(f"{size:,} parameters, on {pipe.device.type}")
+
+# %% [markdown]
+# ## From a prompt to a picture
+#
+# Ten prompts in, ten pictures out. None of them is in the training data: each began as a square of random
+# numbers, and `seed` decides which ones. Change it and run the cell again.
+
+# %%
+import torch
+from minidiff import viz
+
+DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+prompts = [f"a handwritten {digit}" for digit in DIGITS]
+
+pictures = pipe.decode(pipe.latents(prompts, steps=20, seed=0))  # (10, 1, 28, 28), from 0 to 1
+show(viz.sheet(pictures, columns=10, zoom=3))
+
+# %% [markdown]
+# **What the words do here.** This model understands no language. It was told one of ten labels during training,
+# and a prompt is looked up: "a handwritten seven", "the digit 7" and "7" all come to the label 7. How a network
+# learns what words *mean* is the subject of lessons 08 and 09. Everything else you see on this page works
+# the same way in Stable Diffusion.
+
+# %%
+try:
+    pipe(["a cat"])
+except ValueError as error:
+    print(error)
+
+# %% [markdown]
+# ## Watch it happen
+#
+# Drawing is a walk from time $t = 1$, where there is only noise, to $t = 0$. At every stop the network looks at the
+# noisy picture $x_t$ and says which clean picture it believes to be behind it: $\hat{x}_0$. Then the walk moves a
+# little way in that direction, and asks again.
+#
+# Below, the upper row is the noisy picture and the lower row is what the network believes. See
+# how it is vague at first, an average of many sevens, and makes up its mind on the way. That is why one
+# step is not enough.
+
+# %%
+import matplotlib.pyplot as plt
+
+
+def strip(steps, every, title):
+    """The noisy picture and the belief at some of the steps, side by side."""
+    chosen = [steps[0], *steps[every - 1 :: every]]
+    figure, axes = plt.subplots(2, len(chosen), figsize=(1.15 * len(chosen), 2.8), layout="constrained")
+    for column, step in zip(axes.T, chosen, strict=True):
+        for axis, latents in zip(column, (step.x, step.x0_hat), strict=True):
+            axis.imshow(pipe.decode(latents)[0, 0], cmap="gray", vmin=0, vmax=1)
+            axis.set(xticks=[], yticks=[])
+        column[0].set_title(f"t = {float(step.t):.2f}", fontsize=9)
+    axes[0, 0].set_ylabel("noisy\n$x_t$")
+    axes[1, 0].set_ylabel("belief\n$\\hat{x}_0$")
+    figure.suptitle(title)
+    plt.show()
+
+
+steps = list(pipe.stream(["a handwritten seven"], steps=20, seed=3))
+strip(steps, every=2, title="a handwritten seven, in 20 steps")
+
+# %% [markdown]
+# The same as an animation, for all ten digits. Each frame is one step of the walk.
+
+# %%
+frames = [pipe.decode(step.x) for step in pipe.stream(prompts, steps=20, seed=0)]
+show([viz.sheet(frame, columns=5, zoom=2) for frame in frames])
+
+# %% [markdown]
+# ## Turn the guidance scale
+#
+# At each step the network is asked twice: *what do you see, told that it is a seven?* and *what do you see, told
+# nothing?* The difference between the two answers is the direction "more like a seven", and the **guidance scale** $w$
+# says how far to go in it:
+#
+# $$\text{answer} = \text{told nothing} + w \cdot (\text{told seven} - \text{told nothing})$$
+#
+# With $w = 0$ the prompt is ignored, with $w = 1$ it is followed, above that it is amplified. This is
+# *classifier-free guidance*, and lesson 09 builds it. Each column below starts from the same noise in every row.
+
+# %%
+scales = [0, 1, 2, 4, 8]
+start = torch.randn(10, *steps[0].x.shape[1:], generator=torch.Generator().manual_seed(1))
+rows = [pipe.decode(pipe.latents(prompts, steps=20, scale=scale, latents=start)) for scale in scales]
+
+figure, axes = plt.subplots(len(scales), 1, figsize=(8, 4.6), layout="constrained")
+for axis, scale, row in zip(axes, scales, rows, strict=True):
+    axis.imshow(viz.sheet(row, columns=10, zoom=3))
+    axis.set(xticks=[], yticks=[])
+    axis.set_ylabel(f"w = {scale}", rotation=0, ha="right", va="center")
+figure.suptitle("the same noise, asked for 0 to 9")
+plt.show()
+
+# %% [markdown]
+# In the first row the model draws whatever the noise suggests. From $w = 1$ on, the digits are the ones asked
+# for. Large scales make them bolder and more alike: guidance buys certainty with variety.
+#
+# That can be measured. A second network, the *judge*, was trained to read real digits; here it reads ours. (With so few
+# pictures these are rough numbers. `minidiff evaluate mnist` takes a thousand, and lesson 04 asks how far to trust
+# them.)
+
+# %%
+from minidiff.evaluate import judged, load_judge
+
+judge = load_judge(pipe.device)
+wanted = torch.arange(10).repeat(budget(full=20, smoke=2))
+for scale in (0, 1, 2, 4):
+    drawn = pipe.decode(pipe.latents([str(d) for d in wanted.tolist()], steps=20, scale=scale, seed=100))
+    _, answers = judged(judge, drawn * 2 - 1)
+    share = (answers == wanted).double().mean()
+    variety = torch.stack([drawn[wanted == d].std(0).mean() for d in range(10)]).mean()
+    print(f"w = {scale}:  {share:4.0%} read as the digit asked for,  spread within a digit {variety:.3f}")
+
+# %% [markdown]
+# ## What it is made of
+#
+# The whole machine is four small ideas, and each one is a file you can read in one sitting:
+#
+# | idea | in words | in code |
+# |---|---|---|
+# | noise schedule | $x_t = \alpha_t x_0 + \sigma_t \varepsilon$: how much picture and how much noise there is at time $t$ | `minidiff/diffusion/schedules.py` |
+# | denoiser | a network looks at $x_t$ and says $\hat{x}_0$ | `minidiff/networks/unet.py`, `minidiff/diffusion/predictions.py` |
+# | guidance | ask with and without the prompt, amplify the difference | `minidiff/diffusion/guidance.py` |
+# | sampler | a walk from $t = 1$ to $t = 0$ that asks at every stop | `minidiff/diffusion/samplers.py` |
+#
+# Without the helpers, the picture of a seven is these lines. This is the loop you will have
+# written yourself, and understood, by the end of lesson 03:
+
+# %%
+from minidiff.diffusion import FLOW, cfg, flow, heun, uniform
+
+schedule = flow()
+seven, nothing = pipe.encode(["7"]), pipe.encode_negative(None, 1)
+denoise = cfg(pipe.net.unet, schedule, FLOW, seven, nothing, scale=2.0)
+
+x = torch.randn(1, 4, 14, 14, generator=torch.Generator().manual_seed(3)).to(pipe.device)
+for step in heun(denoise, x, uniform(20, schedule), schedule):
+    x = step.x
+
+show(viz.sheet(pipe.decode(x), columns=1))
+
+# %% [markdown]
+# ## Where the course goes
+#
+# | | lesson | question |
+# |---|---|---|
+# | 01 | corruption | how does noise eat a picture, and what is left at time t? |
+# | 02 | denoising | can a network see through noise, and why does one step not do? |
+# | 03 | sampling | how do I walk back, and how few steps will do? |
+# | 04 | judging | how do I know that a generated picture is good? |
+# | 05 | unet | what is in the network, and what breaks when I take it out? |
+# | 06 | colour | what changes on CIFAR-10, and how long does it really take? |
+# | 07 | classifier guidance | how does a classifier steer noise toward a class? |
+# | 08 | clip | how do words and pictures come to live in one space? |
+# | 09 | text to image | how does a prompt draw a picture nobody has seen? |
+# | 10 | latents | why diffuse in a compressed space? |
+# | 11 | stable diffusion | does my code really run Stable Diffusion? |
+# | 12 | scaling up | what would it take on one GPU, on eight, on the internet? |
+#
+# This tour is the first of them; the README says which of the others are written. Until you get there: change the
+# prompts, the seed, the number of steps and the scale in the cells above, and find out
+#
+# 1. how few steps still give a readable seven,
+# 2. what a *negative* scale draws (`scale=-1`), and why,
+# 3. what `pipe(["7"], negative="1")` does to a seven.
