@@ -7,6 +7,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import torch
+
 from minidiff import TextToImage, data, viz
 from minidiff.diffusion import FLOW, cfg, flow, predict
 from minidiff.files import write
@@ -25,7 +26,7 @@ def method(pipe: TextToImage) -> None:
     """The one figure: noise added along the top, taken away along the bottom, the network between."""
     times = [0.0, 0.25, 0.5, 0.75, 1.0]
     digits = data.mnist("validation")
-    seven = digits.images[(digits.labels == 7).nonzero()[3]]
+    seven = digits.images[(digits.labels == 7).nonzero()[1]]
     eps = torch.randn(seven.shape, generator=torch.Generator().manual_seed(0))
     schedule = flow()
     top = [(schedule.add_noise(seven, eps, t)[0, 0] + 1) / 2 for t in times]
@@ -82,7 +83,7 @@ def method(pipe: TextToImage) -> None:
     )
     canvas.text(
         55,
-        1.2,
+        0.8,
         r"denoise:  from noise alone, move a little toward $\hat{x}_0$ and ask again",
         ha="center",
         fontsize=13,
@@ -105,9 +106,9 @@ def method(pipe: TextToImage) -> None:
     picture(without, 58, y - 6, 8, "told nothing")
     arrow((46, y + 2.5), (53, y + 5), INK)
     arrow((46, y - 2.5), (53, y - 5), INK)
-    canvas.text(78, y + 3.4, "guidance: amplify\nthe difference", ha="center", va="bottom", fontsize=11, color=INK)
-    canvas.text(78, y + 0.2, r"nothing $+\ w\ ($seven $-$ nothing$)$", ha="center", va="center", fontsize=11, color=INK)
-    arrow((63, y - 2.6), (90, y - 2.6), INK)
+    canvas.text(78, y + 4.6, "guidance: amplify\nthe difference", ha="center", va="bottom", fontsize=11, color=INK)
+    canvas.text(78, y + 2.2, r"nothing $+\ w\ ($seven $-$ nothing$)$", ha="center", va="center", fontsize=11, color=INK)
+    arrow((64, y), (91, y), INK)
     picture(guided, 97, y, 9, r"the belief $\hat{x}_0$")
     figure.savefig(HERE / "method.png", dpi=110)
 

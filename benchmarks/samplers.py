@@ -9,14 +9,15 @@ Ends with 20 steps of dpmpp_2m against 1000 steps of ddpm.
 """
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
 import tyro
+
 from minidiff import TextToImage, data
 from minidiff.diffusion import SAMPLERS
 from minidiff.evaluate import floor, frechet, judged, load_judge, machine
-
 
 QUICK, SLOW = ("dpmpp_2m", 20), ("ddpm", 1000)  # the comparison that matters
 
@@ -44,10 +45,20 @@ def main(options: Options) -> None:
     print(f"real against real: {mean:.2f} +- {std:.2f}\n")
     print(f"{'sampler':10}{'steps':>7}{'calls':>7}{'Frechet':>10}{'+-':>7}{'seconds':>9}")
 
+    # Small pictures: on a CPU, n workers of one thread draw faster than one of n threads.
+    workers = torch.get_num_threads() if pipe.device.type == "cpu" else 1
+    torch.set_num_threads(torch.get_num_threads() // workers)
+    parts = torch.arange(options.n).chunk(workers)
+
     def draw(sampler: str, steps: int) -> tuple[torch.Tensor, float]:
+        def draw_part(rows: torch.Tensor) -> torch.Tensor:
+            asked = [prompts[row] for row in rows.tolist()]
+            return pipe.latents(asked, steps=steps, scale=1.0, sampler=sampler, seed=options.seed + int(rows[0]))
+
         start = time.perf_counter()
-        pictures = pipe.decode(pipe.latents(prompts, steps=steps, scale=1.0, sampler=sampler, seed=options.seed))
-        return pictures, time.perf_counter() - start
+        with ThreadPoolExecutor(workers) as pool:
+            latents = torch.cat(list(pool.map(draw_part, parts)))
+        return pipe.decode(latents), time.perf_counter() - start
 
     draw("euler", 2)  # warm up
     features, seconds = {}, {}

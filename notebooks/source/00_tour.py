@@ -23,11 +23,12 @@ print(f"{size:,} parameters, on {pipe.device.type}")
 # %% [markdown]
 # ## From a prompt to a picture
 #
-# Ten prompts in, ten pictures out. None of them is in the training data: each began as a square of random
+# Ten prompts in, ten pictures out. None of them is looked up anywhere: each began as a square of random
 # numbers, and `seed` decides which ones. Change it and run the cell again.
 
 # %%
 import torch
+
 from minidiff import viz
 
 DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
@@ -66,7 +67,7 @@ import matplotlib.pyplot as plt
 def strip(steps, every, title):
     """The noisy picture and the belief at some of the steps, side by side."""
     chosen = [steps[0], *steps[every - 1 :: every]]
-    figure, axes = plt.subplots(2, len(chosen), figsize=(1.15 * len(chosen), 2.8), layout="constrained")
+    figure, axes = plt.subplots(2, len(chosen), figsize=(1.1 * len(chosen), 2.7), layout="constrained")
     for column, step in zip(axes.T, chosen, strict=True):
         for axis, latents in zip(column, (step.x, step.x0_hat), strict=True):
             axis.imshow(pipe.decode(latents)[0, 0], cmap="gray", vmin=0, vmax=1)
@@ -79,13 +80,13 @@ def strip(steps, every, title):
 
 
 steps = list(pipe.stream(["a handwritten seven"], steps=20, seed=3))
-strip(steps, every=2, title="a handwritten seven, in 20 steps")
+strip(steps, every=4, title="a handwritten seven, in 20 steps")
 
 # %% [markdown]
 # The same as an animation, for all ten digits. Each frame is one step of the walk.
 
 # %%
-frames = [pipe.decode(step.x) for step in pipe.stream(prompts, steps=20, seed=0)]
+frames = [pipe.decode(step.x) for step in pipe.stream(prompts, steps=12, seed=0)]
 show([viz.sheet(frame, columns=5, zoom=2) for frame in frames])
 
 # %% [markdown]
@@ -105,9 +106,9 @@ scales = [0, 1, 2, 4, 8]
 start = torch.randn(10, *steps[0].x.shape[1:], generator=torch.Generator().manual_seed(1))
 rows = [pipe.decode(pipe.latents(prompts, steps=20, scale=scale, latents=start)) for scale in scales]
 
-figure, axes = plt.subplots(len(scales), 1, figsize=(8, 4.6), layout="constrained")
+figure, axes = plt.subplots(len(scales), 1, figsize=(6.6, 3.9), layout="constrained")
 for axis, scale, row in zip(axes, scales, rows, strict=True):
-    axis.imshow(viz.sheet(row, columns=10, zoom=3))
+    axis.imshow(viz.sheet(row, columns=10, zoom=3), cmap="gray", vmin=0, vmax=255)
     axis.set(xticks=[], yticks=[])
     axis.set_ylabel(f"w = {scale}", rotation=0, ha="right", va="center")
 figure.suptitle("the same noise, asked for 0 to 9")
