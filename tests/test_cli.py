@@ -109,6 +109,24 @@ def test_training_writes_a_model_that_draws_and_goes_on_where_it_was(tmp_path, c
     assert "done" in capsys.readouterr().out and (folder / "model.safetensors").read_bytes() == weights
 
 
+def test_minutes_become_steps_once_and_stay_the_same(tmp_path, monkeypatch):
+    from minidiff.training import presets
+    from minidiff.training.checkpoint import planned_steps
+
+    monkeypatch.setattr(presets, "seconds_a_step", lambda trial: 0.002)
+    for _ in range(2):  # the second time there is nothing left to do, and the speed is not asked
+        main(["train", "mnist", "--minutes", "0.001", "--batch", "4", "--out", str(tmp_path / "run")])
+        assert planned_steps(tmp_path / "run") == 30  # 0.06 s of 2 ms each
+        monkeypatch.setattr(presets, "seconds_a_step", lambda trial: 1e-9)
+
+
+def test_the_speed_is_measured_in_steps():
+    from minidiff.training.presets import seconds_a_step
+
+    taken = []
+    assert seconds_a_step(iter(lambda: taken.append(1), 0), count=5) > 0 and len(taken) == 15
+
+
 @pytest.mark.parametrize(
     "args, problem",
     [

@@ -5,6 +5,7 @@ import torch
 from exact import TWO_MOONS
 
 from minidiff.diffusion import FLOW, V, cfg, clipped, cosine, denoiser, edm, flow, guide
+from minidiff.networks import UNet, UNetConfig
 
 X = torch.randn(3, 1, 4, 4, generator=torch.Generator().manual_seed(0))
 CONTEXT = torch.randn(3, 2, 4, generator=torch.Generator().manual_seed(1))
@@ -23,6 +24,17 @@ def test_scale_0_is_unconditional_1_is_conditional_and_between_is_a_line(schedul
     for scale in (0.0, 1.0, 2.5):
         guided = cfg(net, schedule, pred, CONTEXT, NULL, scale)(X, t)
         torch.testing.assert_close(guided, without + scale * (with_text - without), rtol=0, atol=1e-5)
+
+
+def test_one_batch_is_two_passes_through_a_real_network():
+    torch.manual_seed(0)
+    unet = UNet(UNetConfig(1, 1, (8, 16), (True, True), layers=1, heads=2, context_dim=4, groups=4))
+    x, t = torch.randn(3, 1, 8, 8), torch.tensor([0.1, 0.5, 0.9])
+    with torch.no_grad():
+        with_text = denoiser(unet, flow(), FLOW, CONTEXT)(x, t)
+        without = denoiser(unet, flow(), FLOW, NULL.expand(3, -1, -1))(x, t)
+        guided = cfg(unet, flow(), FLOW, CONTEXT, NULL, 3.0)(x, t)
+    torch.testing.assert_close(guided, without + 3.0 * (with_text - without), rtol=0, atol=1e-5)
 
 
 def test_two_copies_travel_in_one_batch():

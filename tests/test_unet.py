@@ -50,6 +50,11 @@ def test_configs_that_do_not_fit():
             UNetConfig(channels=(8, 16), **({"attention": (True, True), "groups": 4} | wrong))
 
 
+def test_a_missing_context_is_said():
+    with pytest.raises(ValueError, match=r"tokens \(B, L, D\)"):
+        UNet(TINY)(torch.randn(1, 1, 8, 8), torch.ones(1), None)
+
+
 def test_fold_is_pixel_unshuffle_and_loses_nothing():
     x = torch.randn(2, 3, 6, 4)
     torch.testing.assert_close(Fold(2).encode(x), pixel_unshuffle(x, 2))

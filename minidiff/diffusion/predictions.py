@@ -67,7 +67,7 @@ def predict(net, schedule: Schedule, x: Tensor, t: Tensor | float, context: Tens
     net: called as net(x, time, context) with time (B,). t: a number, or (B,).
     """
     t = as_time(t)
-    time = schedule.net_time(t).to(x.device, x.dtype).expand(len(x))
+    time = schedule.net_time(t).to(x.dtype).to(x.device).expand(len(x))
     return net(x * broadcast(schedule.net_scale(t), x), time, context).to(x.dtype)
 
 

@@ -75,7 +75,7 @@ def broadcast(value: Tensor, like: Tensor) -> Tensor:
     if value.ndim > 1 or (value.ndim == 1 and len(value) != len(like)):
         raise ValueError(f"a time must be one number or one a picture ({len(like)},), got shape {tuple(value.shape)}")
     shape = (-1,) + (1,) * (like.ndim - 1) if value.ndim else ()
-    return value.to(like.device, like.dtype).reshape(shape)
+    return value.to(like.dtype).to(like.device).reshape(shape)  # in this order: MPS has no float64
 
 
 # Closed forms ------------------------------------------------------------------------------

@@ -73,6 +73,8 @@ class UNet(nn.Module):
         self.conv_out = nn.Conv2d(channels[0], config.out_channels, 3, padding=1)
 
     def forward(self, x: Tensor, time: Tensor, context: Tensor) -> Tensor:
+        if context is None:
+            raise ValueError("this UNet looks at a context: give it tokens (B, L, D)")
         dtype = self.conv_in.weight.dtype  # half-precision weights want half-precision inputs
         context = context.to(dtype)
         emb = self.time_embedding(time, dtype)  # (B, 4 c)
