@@ -8,7 +8,7 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from functools import partial
@@ -62,16 +62,10 @@ class Sample:
         stream = pipe.stream(
             prompts, negative=self.negative, steps=self.steps, scale=self.scale, sampler=self.sampler, seed=self.seed
         )
-        frames = []
-        for step in tqdm(stream, total=self.steps, desc="denoising", leave=False, delay=1):
-            if moving:
-                frames.append(pipe.decode(step.x))
+        walk = [step.x for step in tqdm(stream, total=self.steps, desc="denoising", leave=False, delay=1)]
         columns = min(self.n if self.n > 1 else len(prompts), 10)
-        if moving:
-            sheets = [viz.sheet(frame, columns) for frame in viz.between(frames, extra=2)]
-        else:
-            sheets = viz.sheet(pipe.decode(step.x), columns)
-        write(self.out, viz.encode(sheets, self.out.suffix.lower()))
+        sheets = [viz.sheet(pipe.decode(x), columns) for x in (walk if moving else walk[-1:])]
+        write(self.out, viz.encode(sheets if moving else sheets[0], self.out.suffix.lower()))
         print(f"{self.out}: {len(prompts)} picture{'s' if len(prompts) > 1 else ''}")
 
 
@@ -104,42 +98,41 @@ class Train:
         if self.minutes is not None and self.steps is not None:
             raise ValueError("give minutes or steps, not both")
         from minidiff.device import pick_device
-
-        device = pick_device(self.device)
-        self.train_judge(folder, device) if self.what == "judge" else self.train_mnist(folder, device)
-
-    def train_judge(self, folder: Path, device) -> None:
-        from tqdm import tqdm
-
-        from minidiff.training.judge import judge_accuracy, train_judge
-
-        bar = tqdm(desc="judge")
-        for step, steps, value, judge in train_judge(folder, device, seed=self.seed):
-            bar.total, bar.n = steps, step
-            bar.set_postfix(loss=f"{value:.3f}", refresh=False)
-            bar.update(0)
-        bar.close()
-        print(f"{folder}: reads {judge_accuracy(judge, 'test'):.2%} of the 10,000 test digits right")
-
-    def train_mnist(self, folder: Path, device) -> None:
-        from tqdm import tqdm
-
-        from minidiff.training.loop import TrainConfig
+        from minidiff.evaluate import judge_accuracy, load_judge
+        from minidiff.training import TrainConfig
+        from minidiff.training.judge import train_judge
         from minidiff.training.presets import train_mnist
 
-        config = TrainConfig(steps=self.steps or TrainConfig.steps, seed=self.seed)
-        bar, mean = tqdm(desc="mnist", unit="step", delay=1), None
+        device = pick_device(self.device)
+        if self.what == "judge":
+            run = train_judge(folder, device, seed=self.seed)
+        else:
+            config = TrainConfig(steps=self.steps or TrainConfig.steps, seed=self.seed)
+            run = train_mnist(folder, config, self.batch, device, self.minutes)
+        finished = self.follow(run)
+        if self.what == "mnist":
+            print(f"{folder}: {'done' if finished else 'stopped; the same command goes on'}")
+            print(f"draw with it: minidiff sample 7 --model {folder}")
+        elif finished:
+            accuracy = judge_accuracy(load_judge(device, folder), "test")
+            print(f"{folder}: done; reads {accuracy:.2%} of the 10,000 test digits right")
+
+    def follow(self, run: Generator[tuple[int, int, float], None, None]) -> bool:
+        """Show (step, steps, loss) as a progress bar; False if it was stopped."""
+        from tqdm import tqdm
+
+        bar, mean = tqdm(desc=self.what, unit="step", delay=1), None
         with stop_on_ctrl_c() as stopped:
-            for progress, steps in train_mnist(folder, config, self.batch, device, self.minutes):
-                mean = float(progress.loss) if mean is None else 0.98 * mean + 0.02 * float(progress.loss)
+            for step, steps, loss in run:
+                mean = loss if mean is None else 0.98 * mean + 0.02 * loss
                 bar.total = steps
-                bar.set_postfix(loss=f"{mean:.4f}", pictures=progress.seen, refresh=False)
-                bar.update(progress.step - bar.n)
+                bar.set_postfix(loss=f"{mean:.4f}", refresh=False)
+                bar.update(step - bar.n)
                 if stopped():
                     break
+            run.close()  # it writes what is done
         bar.close()
-        print(f"{folder}: {'stopped; the same command goes on' if stopped() else 'done'}")
-        print(f"draw with it: minidiff sample 7 --model {folder}")
+        return not stopped()
 
 
 @dataclass

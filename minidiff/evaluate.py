@@ -6,6 +6,7 @@ features the Frechet distance.
 
 import platform
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -16,10 +17,10 @@ from minidiff.networks import Judge
 from minidiff.pipeline import TextToImage, load_weights
 
 
-def load_judge(device: torch.device | str = "cpu") -> Judge:
-    """The shipped judge, ready to judge: pictures (B, 1, 28, 28) in [-1, 1]."""
+def load_judge(device: torch.device | str = "cpu", folder: Path | None = None) -> Judge:
+    """The shipped judge, or the one in `folder`, ready to judge: pictures (B, 1, 28, 28) in [-1, 1]."""
     judge = Judge()
-    load_weights(judge, asset("weights/judge/model.safetensors"))
+    load_weights(judge, (folder or asset("weights/judge")) / "model.safetensors")
     return judge.eval().requires_grad_(False).to(device)
 
 
@@ -28,6 +29,13 @@ def judged(judge: Judge, pictures: Tensor) -> tuple[Tensor, Tensor]:
     """The judge's features (N, 64) in float64 and its answers (N,), for pictures in [-1, 1]."""
     features = torch.cat([judge.features(part) for part in pictures.split(500)])
     return features.double().cpu(), judge.classify(features).argmax(1).cpu()
+
+
+def judge_accuracy(judge: Judge, split: str) -> float:
+    """Share of the real digits of `split` that the judge reads right."""
+    digits = data.mnist(split)
+    _, answers = judged(judge, digits.images.to(next(judge.parameters()).device))
+    return float((answers == digits.labels).double().mean())
 
 
 def frechet(a: Tensor, b: Tensor) -> float:

@@ -2,9 +2,7 @@
 
 import io
 from collections.abc import Sequence
-from itertools import pairwise
 
-import torch
 from PIL import Image
 from torch import Tensor
 
@@ -34,11 +32,3 @@ def encode(frames: Image.Image | Sequence[Image.Image], suffix: str = ".png", se
     else:  # an animated PNG: viewers that do not play it show the last frame
         frames[-1].save(buffer, "PNG", append_images=frames, default_image=True, **timing)
     return buffer.getvalue()
-
-
-def between(frames: Sequence[Tensor], extra: int = 0) -> list[Tensor]:
-    """Frames with `extra` blended ones between each two: a smoother animation of few steps."""
-    smooth = [frames[0]]
-    for before, after in pairwise(frames):
-        smooth += [torch.lerp(before, after, (k + 1) / (extra + 1)) for k in range(extra + 1)]
-    return smooth

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from minidiff import TextToImage, data
-from minidiff.evaluate import evaluate, floor, frechet, judged, load_judge
-from minidiff.training.judge import judge_accuracy
+from minidiff.evaluate import evaluate, floor, frechet, judge_accuracy, judged, load_judge
 
 
 @pytest.fixture(scope="module")

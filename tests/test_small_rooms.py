@@ -69,11 +69,6 @@ def test_every_kind_of_file_can_be_read_again(suffix):
         assert abs(image.convert("L").getpixel((9, 9)) - (255 if still else 0)) < 3
 
 
-def test_frames_between():
-    frames = viz.between([torch.zeros(1), torch.ones(1)], extra=1)
-    assert [float(f) for f in frames] == [0.0, 0.5, 1.0]
-
-
 def test_devices():
     assert pick_device("cpu").type == "cpu"
     assert pick_device().type in ("cpu", "cuda", "mps")

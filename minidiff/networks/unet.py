@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
+
+from minidiff.networks.attention import SpatialTransformer
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,10 @@ class DownBlock(nn.Module):
         widths = [before] + [width] * (config.layers - 1)
         self.resnets = nn.ModuleList(ResBlock(w, width, config) for w in widths)
         if attention:
-            self.attentions = nn.ModuleList(SpatialTransformer(width, heads, config) for _ in widths)
+            self.attentions = nn.ModuleList(
+                SpatialTransformer(width, heads, config.context_dim, config.groups, config.linear_projection)
+                for _ in widths
+            )
         if not last:
             self.downsamplers = nn.ModuleList([Downsample(width)])
         self.attends, self.shrinks = attention, not last
@@ -142,7 +146,9 @@ class MidBlock(nn.Module):
     def __init__(self, config: UNetConfig, width: int, heads: int):
         super().__init__()
         self.resnets = nn.ModuleList(ResBlock(width, width, config) for _ in range(2))
-        self.attentions = nn.ModuleList([SpatialTransformer(width, heads, config)])
+        self.attentions = nn.ModuleList(
+            [SpatialTransformer(width, heads, config.context_dim, config.groups, config.linear_projection)]
+        )
 
     def forward(self, x: Tensor, emb: Tensor, context: Tensor) -> Tensor:
         x = self.resnets[0](x, emb)
@@ -160,7 +166,10 @@ class UpBlock(nn.Module):
         widths = [before] + [width] * (len(skips) - 1)
         self.resnets = nn.ModuleList(ResBlock(w + s, width, config) for w, s in zip(widths, skips, strict=True))
         if attention:
-            self.attentions = nn.ModuleList(SpatialTransformer(width, heads, config) for _ in widths)
+            self.attentions = nn.ModuleList(
+                SpatialTransformer(width, heads, config.context_dim, config.groups, config.linear_projection)
+                for _ in widths
+            )
         if not last:
             self.upsamplers = nn.ModuleList([Upsample(width)])
         self.attends, self.grows = attention, not last
@@ -210,92 +219,3 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         return self.conv(F.interpolate(x, size=size, mode="nearest"))
-
-
-# Attention ---------------------------------------------------------------------------------
-
-
-class SpatialTransformer(nn.Module):
-    """Pixels as a sequence of tokens that look at each other, then at the context."""
-
-    def __init__(self, width: int, heads: int, config: UNetConfig):
-        super().__init__()
-        self.linear = config.linear_projection
-        self.norm = nn.GroupNorm(config.groups, width, eps=1e-6)
-        project = nn.Linear if self.linear else lambda a, b: nn.Conv2d(a, b, 1)
-        self.proj_in = project(width, width)
-        self.transformer_blocks = nn.ModuleList([TransformerBlock(width, heads, config.context_dim)])
-        self.proj_out = project(width, width)
-
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        height = x.shape[2]
-        h = self.norm(x)  # (B, C, H, W)
-        if not self.linear:
-            h = self.proj_in(h)
-        h = rearrange(h, "b c h w -> b (h w) c")  # (B, HW, C)
-        if self.linear:
-            h = self.proj_in(h)
-        h = self.transformer_blocks[0](h, context)
-        if self.linear:
-            h = self.proj_out(h)
-        h = rearrange(h, "b (h w) c -> b c h w", h=height)  # (B, C, H, W)
-        if not self.linear:
-            h = self.proj_out(h)
-        return x + h
-
-
-class TransformerBlock(nn.Module):
-    def __init__(self, width: int, heads: int, context_dim: int):
-        super().__init__()
-        self.norm1 = nn.LayerNorm(width)
-        self.attn1 = Attention(width, width, heads)  # pixels look at pixels
-        self.norm2 = nn.LayerNorm(width)
-        self.attn2 = Attention(width, context_dim, heads)  # pixels look at the context
-        self.norm3 = nn.LayerNorm(width)
-        self.ff = FeedForward(width)
-
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        h = self.norm1(x)
-        x = x + self.attn1(h, h)
-        x = x + self.attn2(self.norm2(x), context)
-        return x + self.ff(self.norm3(x))
-
-
-class Attention(nn.Module):
-    """Each token of x asks (q), each token of y answers (k) and brings something (v)."""
-
-    def __init__(self, width: int, context_dim: int, heads: int):
-        super().__init__()
-        self.heads = heads
-        self.to_q = nn.Linear(width, width, bias=False)
-        self.to_k = nn.Linear(context_dim, width, bias=False)
-        self.to_v = nn.Linear(context_dim, width, bias=False)
-        self.to_out = nn.ModuleList([nn.Linear(width, width)])
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:  # (B, N, C), (B, L, D)
-        q, k, v = (
-            rearrange(z, "b n (h d) -> b h n d", h=self.heads) for z in (self.to_q(x), self.to_k(y), self.to_v(y))
-        )
-        out = F.scaled_dot_product_attention(q, k, v)  # softmax(q k / sqrt(d)) v
-        return self.to_out[0](rearrange(out, "b h n d -> b n (h d)"))  # (B, N, C)
-
-
-class FeedForward(nn.Module):
-    """GEGLU (Shazeer 2020): half of the hidden layer gates the other."""
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.net = nn.ModuleList([GEGLU(width, 4 * width), nn.Identity(), nn.Linear(4 * width, width)])
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.net[2](self.net[0](x))
-
-
-class GEGLU(nn.Module):
-    def __init__(self, width: int, hidden: int):
-        super().__init__()
-        self.proj = nn.Linear(width, 2 * hidden)
-
-    def forward(self, x: Tensor) -> Tensor:
-        value, gate = self.proj(x).chunk(2, dim=-1)
-        return value * F.gelu(gate)

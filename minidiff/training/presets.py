@@ -33,8 +33,8 @@ MNIST = ModelConfig(
 
 def train_mnist(
     folder: Path, config: TrainConfig, batch: int, device: torch.device, minutes: float | None = None
-) -> Iterator[tuple[Progress, int]]:
-    """Train the digit model and write it to `folder`; yields the progress and the steps there will be.
+) -> Iterator[tuple[int, int, float]]:
+    """Train the digit model and write it to `folder`; yields steps done, steps in all, loss.
 
     minutes: instead of config.steps, as many steps as fit into them at the speed of the first few; a run
     that is gone on with keeps the number it had.
@@ -58,7 +58,7 @@ def train_mnist(
     progress = None
     try:
         for progress in run(net, config, folder):
-            yield progress, config.steps
+            yield progress.step, config.steps, float(progress.loss)
     finally:  # also when it is stopped early: one can draw with what there is
         if progress:
             TextToImage(MNIST, progress.net, device).save(folder)
