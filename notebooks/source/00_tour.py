@@ -146,8 +146,8 @@ for scale in (0, 1, 2, 4):
 # | guidance | ask with and without the prompt, amplify the difference | `minidiff/diffusion/guidance.py` |
 # | sampler | a walk from $t = 1$ to $t = 0$ that asks at every stop | `minidiff/diffusion/samplers.py` |
 #
-# Without the helpers, the picture of a seven is these lines. This is the loop you will have
-# written yourself, and understood, by the end of lesson 03:
+# Without the helpers, the picture of a seven is these lines. You will have written the loop yourself by the end of
+# lesson 03, and the guidance by the end of lesson 09:
 
 # %%
 from minidiff.diffusion import FLOW, cfg, flow, heun, uniform
