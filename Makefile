@@ -13,7 +13,6 @@ demo: .venv/installed
 	@echo "Look at $(CURDIR)/demo/digits.png and $(CURDIR)/demo/denoising.gif; then: make lab"
 
 test: .venv/installed
-	$(BIN)/ruff check --quiet . && $(BIN)/ruff format --quiet --check .
 	$(TEST_ENV) $(BIN)/python -m pytest -n 2
 
 lab: .venv/installed

@@ -80,4 +80,7 @@ def test_the_script_that_fetched_them_knows_their_checksums():
         "print(all(hashlib.sha256(gzip.open(m.HERE / f'{n}.gz').read()).hexdigest() == s for n, s in m.SHA256.items()))"
     )
     folder = Path(asset("make_mnist.py")).parent
-    assert subprocess.run([sys.executable, "-B", "-c", check], cwd=folder, capture_output=True, text=True).stdout == "True\n"
+    assert (
+        subprocess.run([sys.executable, "-B", "-c", check], cwd=folder, capture_output=True, text=True).stdout
+        == "True\n"
+    )
