@@ -37,8 +37,7 @@ def karras(
 
 def linspace(n: int, schedule: Schedule, spare: int = 0) -> Tensor:
     """Evenly from index N - 1 to 0; with spare=1, rounded and without the index 0."""
-    _positive(n)
-    steps = _table_length(n + spare, schedule)
+    steps = _table_length(n, schedule, spare)
     indices = torch.linspace(steps - 1, 0, n + spare, dtype=torch.float64)[:n]
     return _times(indices.round() if spare else indices, steps)
 
@@ -49,8 +48,7 @@ def leading(n: int, schedule: Schedule, offset: int = 0, spare: int = 0, to_firs
     offset: added to every index (1 for Stable Diffusion). to_first: end at index 0 instead of
     t = 0 (diffusers' `set_alpha_to_one=False`).
     """
-    _positive(n)
-    steps = _table_length(n + spare, schedule)
+    steps = _table_length(n, schedule, spare)
     stride = steps // (n + spare)
     indices = torch.arange(n - 1 + spare, spare - 1, -1, dtype=torch.float64) * stride + offset
     return _times(indices, steps, to_first)
@@ -58,7 +56,6 @@ def leading(n: int, schedule: Schedule, offset: int = 0, spare: int = 0, to_firs
 
 def trailing(n: int, schedule: Schedule, to_first: bool = False) -> Tensor:
     """Every (N / n)-th index, counted from the noisy end: always starts at t = 1."""
-    _positive(n)
     steps = _table_length(n, schedule)
     indices = (steps - torch.arange(n, dtype=torch.float64) * steps / n).round() - 1
     return _times(indices, steps, to_first)
@@ -69,12 +66,13 @@ def _positive(n: int) -> None:
         raise ValueError(f"steps must be at least 1, got {n}")
 
 
-def _table_length(n: int, schedule: Schedule) -> int:
-    """N, if n indices can be told apart in the table."""
+def _table_length(n: int, schedule: Schedule, spare: int = 0) -> int:
+    """N, if n + spare indices can be told apart in the table."""
+    _positive(n)
     if schedule.steps is None:
         raise ValueError("this grid counts in the steps of a table (linear, scaled_linear); use uniform or karras")
-    if n > schedule.steps:
-        raise ValueError(f"a table of {schedule.steps} steps has no {n} different indices: take fewer steps")
+    if n + spare > schedule.steps:
+        raise ValueError(f"a table of {schedule.steps} steps has no {n + spare} different indices: take fewer steps")
     return schedule.steps
 
 

@@ -114,6 +114,10 @@ class TimeEmbedding(nn.Module):
 # The levels --------------------------------------------------------------------------------
 
 
+def _attend(width: int, heads: int, config: UNetConfig) -> SpatialTransformer:
+    return SpatialTransformer(width, heads, config.context_dim, config.groups, config.linear_projection)
+
+
 class DownBlock(nn.Module):
     """ResBlocks, each followed by attention to the context; then half the size, but for the last level."""
 
@@ -122,10 +126,7 @@ class DownBlock(nn.Module):
         widths = [before] + [width] * (config.layers - 1)
         self.resnets = nn.ModuleList(ResBlock(w, width, config) for w in widths)
         if attention:
-            self.attentions = nn.ModuleList(
-                SpatialTransformer(width, heads, config.context_dim, config.groups, config.linear_projection)
-                for _ in widths
-            )
+            self.attentions = nn.ModuleList(_attend(width, heads, config) for _ in widths)
         if not last:
             self.downsamplers = nn.ModuleList([Downsample(width)])
         self.attends, self.shrinks = attention, not last
@@ -146,9 +147,7 @@ class MidBlock(nn.Module):
     def __init__(self, config: UNetConfig, width: int, heads: int):
         super().__init__()
         self.resnets = nn.ModuleList(ResBlock(width, width, config) for _ in range(2))
-        self.attentions = nn.ModuleList(
-            [SpatialTransformer(width, heads, config.context_dim, config.groups, config.linear_projection)]
-        )
+        self.attentions = nn.ModuleList([_attend(width, heads, config)])
 
     def forward(self, x: Tensor, emb: Tensor, context: Tensor) -> Tensor:
         x = self.resnets[0](x, emb)
@@ -166,10 +165,7 @@ class UpBlock(nn.Module):
         widths = [before] + [width] * (len(skips) - 1)
         self.resnets = nn.ModuleList(ResBlock(w + s, width, config) for w, s in zip(widths, skips, strict=True))
         if attention:
-            self.attentions = nn.ModuleList(
-                SpatialTransformer(width, heads, config.context_dim, config.groups, config.linear_projection)
-                for _ in widths
-            )
+            self.attentions = nn.ModuleList(_attend(width, heads, config) for _ in widths)
         if not last:
             self.upsamplers = nn.ModuleList([Upsample(width)])
         self.attends, self.grows = attention, not last
