@@ -18,3 +18,13 @@ def show(picture, width: int | None = None):
     from minidiff.viz import encode
 
     display(Image(encode(picture), width=width))
+
+
+def style() -> None:
+    """Give all figures of a notebook the look of the course."""
+    import matplotlib.pyplot as plt
+    from cycler import cycler
+
+    from minidiff.viz import BLUE, GRAY, GREEN, ORANGE, PURPLE, RED, SKY, STYLE
+
+    plt.rcParams.update(STYLE | {"axes.prop_cycle": cycler(color=[BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GRAY])})

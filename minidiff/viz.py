@@ -8,6 +8,22 @@ from torch import Tensor
 
 STILL, MOVING = (".png", ".jpg", ".webp"), (".gif", ".apng")
 
+# Okabe and Ito's colours, which the colour-blind tell apart too
+BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GRAY = "#0072B2 #E69F00 #009E73 #D55E00 #CC79A7 #56B4E9 #777777".split()
+STYLE = {  # one look for every figure of the course
+    "figure.dpi": 100,
+    "figure.constrained_layout.use": True,
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "image.cmap": "gray",
+    "image.interpolation": "nearest",
+    "legend.frameon": False,
+}
+
 
 def sheet(pictures: Tensor, columns: int, zoom: int = 4, border: int = 2) -> Image.Image:
     """Pictures side by side, `columns` to a row, every pixel `zoom` times as large; gray or RGB as they are."""

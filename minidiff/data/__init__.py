@@ -2,5 +2,6 @@
 
 from minidiff.data.mnist import CLASSES, mnist, read_digit
 from minidiff.data.pictures import Pictures, batches
+from minidiff.data.points import CLOUDS, points
 
-__all__ = ["CLASSES", "Pictures", "batches", "mnist", "read_digit"]
+__all__ = ["CLASSES", "CLOUDS", "Pictures", "batches", "mnist", "points", "read_digit"]

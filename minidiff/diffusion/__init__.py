@@ -1,11 +1,12 @@
 """The mathematics of diffusion: tensors and callables only.
 
 Nothing here knows a network, a data set or a file. Read in this order:
-schedules, predictions, grids, samplers, guidance.
+schedules, predictions, ideal, grids, samplers, guidance.
 """
 
 from minidiff.diffusion.grids import GRIDS, karras, leading, linspace, trailing, uniform
 from minidiff.diffusion.guidance import cfg, clipped, guide
+from minidiff.diffusion.ideal import ideal, score
 from minidiff.diffusion.predictions import (
     EPS,
     FLOW,
@@ -58,6 +59,7 @@ __all__ = [
     "flow",
     "guide",
     "heun",
+    "ideal",
     "karras",
     "leading",
     "linear",
@@ -65,6 +67,7 @@ __all__ = [
     "predict",
     "rescheduled",
     "scaled_linear",
+    "score",
     "table",
     "target",
     "to_x0",
