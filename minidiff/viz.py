@@ -9,7 +9,8 @@ from torch import Tensor
 STILL, MOVING = (".png", ".jpg", ".webp"), (".gif", ".apng")
 
 # Okabe and Ito's colours, which the colour-blind tell apart too
-BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GRAY = "#0072B2 #E69F00 #009E73 #D55E00 #CC79A7 #56B4E9 #777777".split()
+BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+PURPLE, SKY, GRAY = "#CC79A7", "#56B4E9", "#777777"
 STYLE = {  # one look for every figure of the course
     "figure.dpi": 100,
     "figure.constrained_layout.use": True,

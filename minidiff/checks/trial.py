@@ -1,7 +1,6 @@
 """Run a student's function so that nothing it does can hang or harm the notebook."""
 
 import ctypes
-import random
 import threading
 import traceback
 from collections.abc import Callable
