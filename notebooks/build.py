@@ -1,65 +1,113 @@
-"""Make the lessons: notebooks/source/NN_name.py -> notebooks/NN_name.ipynb, executed, with pictures.
+"""Make the notebooks from their sources.
 
     python notebooks/build.py          those whose source has changed
     python notebooks/build.py --all    all of them
 
+notebooks/source/NN_name.py becomes notebooks/NN_name.ipynb, executed, with solutions and pictures, and, if
+it has exercises, notebooks/exercises/NN_name.ipynb, the student's: not executed, without the lines between
+`### BEGIN SOLUTION` and `### END SOLUTION` (nbgrader's markers).
+
 The same source gives the same notebook but for its outputs: cell ids are stable, and there are no time
-stamps. Each notebook carries the sha256 of its source, so that a stale one can be told.
+stamps and no widget states. Each notebook carries the sha256 of its source, so that a stale one can be told.
 """
 
+import copy
 import hashlib
+import re
 import sys
 from pathlib import Path
 
 import jupytext
 import nbformat
 from nbclient import NotebookClient
+from nbformat import NotebookNode
 
 HERE = Path(__file__).resolve().parent
+WIDGET = "application/vnd.jupyter.widget-view+json"
+SOLUTION = re.compile(r"^( *)### BEGIN SOLUTION\n.*?### END SOLUTION$", re.M | re.S)
+CODE = re.compile(r"\{\{([\w/.]+): (.+?)\}\}")  # {{file: text of one of its lines}}
 
 
-def digest(source: Path) -> str:
-    return hashlib.sha256(source.read_bytes()).hexdigest()
+def text_of(source: Path) -> str:
+    """A source with each {{file: text}} replaced by a link to that line. Raises ValueError if there is no such line."""
+
+    def link(match: re.Match) -> str:
+        file, wanted = match.groups()
+        lines = (HERE.parent / file).read_text().splitlines()
+        numbers = [i for i, line in enumerate(lines, start=1) if wanted in line]
+        if len(numbers) != 1:
+            raise ValueError(f"{source.name}: {file} has {len(numbers)} lines with {wanted!r}; there should be one")
+        return f"`{wanted}` [{Path(file).name}:{numbers[0]}](../{file}#L{numbers[0]})"
+
+    return CODE.sub(link, source.read_text())
 
 
-def is_current(source: Path, notebook: Path) -> bool:
-    if not notebook.exists():
-        return False
-    return nbformat.read(notebook, as_version=4).metadata.get("minidiff", {}).get("source_sha256") == digest(source)
-
-
-def read(source: Path) -> nbformat.NotebookNode:
-    """The notebook of a source, not executed."""
-    notebook = jupytext.read(source)
+def lesson(source: Path) -> NotebookNode:
+    """The lesson of a source, not executed."""
+    text = text_of(source)
+    notebook = jupytext.reads(text, fmt="py:percent")
     for i, cell in enumerate(notebook.cells):
         cell.id = f"{source.stem}-{i:02d}"
         cell.metadata = {}
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
-        "minidiff": {"source_sha256": digest(source)},
+        "minidiff": {"source_sha256": hashlib.sha256(text.encode()).hexdigest()},
     }
     return notebook
 
 
-def execute(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Run every cell, in the folder of the notebooks; an error in a cell ends it."""
+def student(lesson: NotebookNode) -> NotebookNode | None:
+    """The same without solutions; None if there are none."""
+    notebook = copy.deepcopy(lesson)
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":  # links are seen from one folder further down
+            cell.source = re.sub(r"\]\((?!http|#)", "](../", cell.source)
+        elif SOLUTION.search(cell.source):
+            cell.source = SOLUTION.sub(r"\1# your code here\n\1raise NotImplementedError", cell.source)
+        elif cell.source.startswith("check."):
+            cell.metadata = {"tags": ["raises-exception"]}  # "Run All" goes on below an exercise that is not done yet
+    return notebook if notebook != lesson else None
+
+
+def is_current(source: Path, path: Path) -> bool:
+    """Was the notebook at `path` made from the source as it is now?"""
+    if not path.exists():
+        return False
+    made_from = nbformat.read(path, as_version=4).metadata.get("minidiff", {}).get("source_sha256")
+    return made_from == lesson(source).metadata["minidiff"]["source_sha256"]
+
+
+def execute(notebook: NotebookNode, folder: Path = HERE) -> NotebookNode:
+    """Run every cell; an error in a cell, or hidden in a widget, ends it with an exception."""
     metadata = notebook.metadata
-    NotebookClient(
-        notebook, timeout=1200, kernel_name="python3", record_timing=False, resources={"metadata": {"path": str(HERE)}}
-    ).execute()
+    resources = {"metadata": {"path": str(folder)}}
+    client = NotebookClient(notebook, timeout=1200, kernel_name="python3", record_timing=False, resources=resources)
+    client.execute()
+    for state in client.widget_state.values():  # a widget's callback can raise without stopping its cell
+        for output in state.get("outputs", ()):
+            if output["output_type"] == "error" or output.get("name") == "stderr":
+                raise RuntimeError(f"error in a widget: {output.get('evalue', output.get('text'))}")
     notebook.metadata = metadata  # without the widget state and the version of Python
+    for cell in notebook.cells:
+        if cell.cell_type == "code":  # a widget is alive only in a running notebook; a picture stands above each
+            cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
     return notebook
 
 
 def main() -> None:
+    (HERE / "exercises").mkdir(exist_ok=True)
     for source in sorted((HERE / "source").glob("*.py")):
-        path = HERE / f"{source.stem}.ipynb"
-        if is_current(source, path) and "--all" not in sys.argv:
-            print(f"{path.name}: current")
+        name = f"{source.stem}.ipynb"
+        if is_current(source, HERE / name) and "--all" not in sys.argv:
+            print(f"{name}: current")
             continue
-        nbformat.write(execute(read(source)), path)
-        print(f"{path.name}: built, {path.stat().st_size / 1000:.0f} KB")
+        notebook = lesson(source)
+        exercises = student(notebook)
+        nbformat.write(execute(notebook), HERE / name)
+        if exercises:
+            nbformat.write(exercises, HERE / "exercises" / name)
+        print(f"{name}: built, {(HERE / name).stat().st_size / 1000:.0f} KB")
 
 
 if __name__ == "__main__":

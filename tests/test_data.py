@@ -84,3 +84,30 @@ def test_the_script_that_fetched_them_knows_their_checksums():
         subprocess.run([sys.executable, "-B", "-c", check], cwd=folder, capture_output=True, text=True).stdout
         == "True\n"
     )
+
+
+def test_the_cifar_pictures_are_the_first_of_the_test_set():
+    photos = data.cifar_samples()
+    assert photos.images.shape == (20, 3, 32, 32) and photos.images.dtype == torch.float32
+    assert photos.images.min() == -1 and photos.images.max() == 1
+    assert photos.labels[:10].tolist() == [3, 8, 8, 0, 6, 6, 1, 6, 3, 1]  # as published
+    assert photos.captions[:4] == [
+        "a photo of a cat",
+        "a photo of a ship",
+        "a photo of a ship",
+        "a photo of an airplane",
+    ]
+    sea = photos.images[1]  # a ship: blue is the third channel
+    assert sea[2].mean() > sea[0].mean()
+
+
+@pytest.mark.parametrize("name", data.CLOUDS)
+def test_clouds_are_points_on_a_page(name):
+    cloud = data.points(name, 300, seed=1)
+    assert cloud.shape == (300, 2) and cloud.abs().max() < 1.3
+    assert torch.equal(cloud, data.points(name, 300, seed=1)) and not torch.equal(cloud, data.points(name, 300, seed=2))
+
+
+def test_an_unknown_cloud_is_named():
+    with pytest.raises(ValueError, match="spiral, moons, islands"):
+        data.points("square")

@@ -1,50 +1,138 @@
-"""The notebooks are current, tidy, and run."""
+"""The notebooks are current, tidy, and run; the students' keep no solutions, and no check passes untouched."""
 
 import importlib.util
+import re
 from pathlib import Path
 
+import jupytext
 import nbformat
 import pytest
 
+from minidiff import checks
+
 FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
 SOURCES = sorted((FOLDER / "source").glob("*.py"))
+LESSONS = [source for source in SOURCES if source.stem != "00_tour"]  # the tour has no exercises
 
 spec = importlib.util.spec_from_file_location("build", FOLDER / "build.py")
 build = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(build)
 
 
-@pytest.fixture(params=SOURCES, ids=lambda path: path.stem)
-def source(request):
-    return request.param
+def stem(path: Path) -> str:
+    return path.stem
 
 
+def code_of(notebook) -> list:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=stem)
 def test_the_notebook_is_made_from_this_source(source):
     assert build.is_current(source, FOLDER / f"{source.stem}.ipynb"), "run: make notebooks"
 
 
-def test_a_changed_source_is_noticed(source, tmp_path):
-    changed = tmp_path / source.name
-    changed.write_bytes(source.read_bytes() + b"# one more line\n")
-    assert not build.is_current(changed, FOLDER / f"{source.stem}.ipynb")
+@pytest.mark.parametrize("source", LESSONS, ids=stem)
+def test_the_students_notebook_is_made_from_this_source(source):
+    there = nbformat.read(FOLDER / "exercises" / f"{source.stem}.ipynb", as_version=4)
+    assert there == nbformat.from_dict(build.student(build.lesson(source))), "run: make notebooks"
 
 
+def test_a_changed_source_is_noticed(tmp_path):
+    changed = tmp_path / SOURCES[0].name
+    changed.write_bytes(SOURCES[0].read_bytes() + b"# one more line\n")
+    assert not build.is_current(changed, FOLDER / f"{SOURCES[0].stem}.ipynb")
+
+
+def test_a_line_that_moved_is_noticed(tmp_path):
+    source = tmp_path / "99_lines.py"
+    source.write_text("# %% [markdown]\n# see {{minidiff/files.py: def asset(}}\n")
+    lines = (FOLDER.parent / "minidiff/files.py").read_text().splitlines()
+    number = [i for i, line in enumerate(lines, 1) if "def asset(" in line][0]
+    assert f"(../minidiff/files.py#L{number})" in build.lesson(source).cells[0].source
+    source.write_text("# %% [markdown]\n# see {{minidiff/files.py: def nowhere(}}\n")
+    with pytest.raises(ValueError, match="0 lines"):
+        build.lesson(source)
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=stem)
 def test_the_notebook_is_tidy(source):
     path = FOLDER / f"{source.stem}.ipynb"
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     assert path.stat().st_size <= 400_000
     assert "widgets" not in notebook.metadata
-    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    outputs = [output for cell in code_of(notebook) for output in cell.outputs]
     assert any("image/png" in output.get("data", {}) for output in outputs)
     assert [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"] == []
-    ran = [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"]
+    assert [output for output in outputs if build.WIDGET in output.get("data", {})] == []
+    ran = [cell.execution_count for cell in code_of(notebook)]
     assert ran == list(range(1, len(ran) + 1))  # from top to bottom, once
-    unexecuted = build.read(source)
+    unexecuted = build.lesson(source)
     assert [(cell.id, cell.source) for cell in notebook.cells] == [(cell.id, cell.source) for cell in unexecuted.cells]
 
 
-def test_the_lesson_runs(source, monkeypatch):
+@pytest.mark.parametrize("source", LESSONS, ids=stem)
+def test_the_lesson_has_its_frame(source):
+    text = source.read_text()
+    headings = re.findall(r"^# (##? .+)$", text, re.M)
+    assert re.match(r"# # \d\d · .+\?$", text.splitlines()[1]), "the title is a question"
+    for row in ("| You will see |", "| It costs |", "| You need |"):
+        assert row in text
+    assert len(build.CODE.findall(text)) >= 4  # equations with the line that implements them
+    assert 3 <= text.count("### BEGIN SOLUTION") == len(re.findall(r"^# ### Exercise \d", text, re.M)) <= 5
+    assert len(re.findall(r"^# \*(?:easy|medium|hard), \d+ minutes\.\*", text, re.M)) == text.count(
+        "### BEGIN SOLUTION"
+    )
+    assert headings[-1] == "## Where to go next"
+    for widget in re.findall(r"^widgets\.(\w+)\(", text, re.M):  # a static picture for those who only read
+        assert f"show(viz.{widget}(" in text
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=stem)
+def test_the_lesson_runs(source, monkeypatch, tmp_path):
     monkeypatch.setenv("MINIDIFF_BUDGET", "smoke")
-    notebook = build.execute(build.read(source))
-    assert all(cell.execution_count for cell in notebook.cells if cell.cell_type == "code")
+    notebook = build.execute(build.lesson(source), tmp_path)  # an empty folder: all that is needed is the package
+    assert all(cell.execution_count for cell in code_of(notebook))
+
+
+def of_cells(*cells: str) -> nbformat.NotebookNode:
+    return jupytext.reads("\n\n".join(f"# %%\n{cell}" for cell in cells), fmt="py:percent")
+
+
+def test_an_error_hidden_in_a_widget_is_found():
+    good = of_cells("import ipywidgets\nout = ipywidgets.Output()\nwith out:\n    print(1)\nout")
+    (cell,) = build.execute(good).cells
+    assert cell.outputs == []  # no widget is stored
+    with pytest.raises(RuntimeError, match="division by zero"):
+        build.execute(of_cells("import ipywidgets\nout = ipywidgets.Output()\nout", "with out:\n    1 / 0"))
+
+
+@pytest.mark.parametrize("source", LESSONS, ids=stem)
+def test_every_check_refuses_the_untouched_answer_and_takes_the_solution(source):
+    lesson = build.lesson(source)
+    student = build.student(lesson)
+    asked = set(re.findall(r"^check\.(\w+)\(", source.read_text(), re.M))
+    assert asked == {name for name in checks.__all__ if name.startswith(f"l{source.stem[:2]}_")}
+    assert "BEGIN SOLUTION" not in "".join(cell.source for cell in student.cells)
+    for solved, cell, check in zip(lesson.cells, student.cells, student.cells[1:], strict=False):
+        if "BEGIN SOLUTION" not in solved.source:
+            continue
+        name, function = re.fullmatch(r"check\.(\w+)\((\w+)\)", check.source).groups()
+        assert check.metadata == {"tags": ["raises-exception"]}
+        rooms = {}
+        exec("import math, torch", rooms)
+        exec(cell.source, rooms)
+        with pytest.raises(checks.NotYet, match="Nothing here yet"):
+            getattr(checks, name)(rooms[function])
+        exec(solved.source, rooms)
+        getattr(checks, name)(rooms[function])
+
+
+def test_links_of_a_student_lead_one_folder_further_up():
+    lesson = of_cells("def f():\n    ### BEGIN SOLUTION\n    return 1\n    ### END SOLUTION")
+    lesson.cells.insert(0, nbformat.v4.new_markdown_cell("[a](../minidiff/viz.py#L1) [b](00_tour.ipynb) [c](#d)"))
+    student = build.student(lesson)
+    assert student.cells[0].source == "[a](../../minidiff/viz.py#L1) [b](../00_tour.ipynb) [c](#d)"
+    assert student.cells[1].source == "def f():\n    # your code here\n    raise NotImplementedError"
+    assert build.student(of_cells("1 + 1")) is None
