@@ -116,3 +116,8 @@ def test_rescheduled_walks_another_path_to_the_same_picture(path, start):
         *_, last = euler(denoiser(net, schedule, EPS), noise * length[0], grid, schedule)
         walked.append(last.x / length[-1])
     torch.testing.assert_close(walked[0], walked[1], rtol=0, atol=1e-9)
+
+
+def test_a_time_given_as_a_number_keeps_all_its_digits():
+    alpha, _ = flow().at(0.3, torch.zeros(1, dtype=torch.float64))
+    assert float(alpha) == 1 - 0.3

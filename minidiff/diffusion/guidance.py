@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from minidiff.diffusion.predictions import Denoiser, Prediction, predict, to_x0
-from minidiff.diffusion.schedules import Schedule
+from minidiff.diffusion.schedules import Schedule, as_time
 
 
 def cfg(net, schedule: Schedule, pred: Prediction, context: Tensor, null: Tensor, scale: float) -> Denoiser:
@@ -22,7 +22,7 @@ def cfg(net, schedule: Schedule, pred: Prediction, context: Tensor, null: Tensor
 
     def denoise(x: Tensor, t: Tensor | float) -> Tensor:
         both = torch.cat([null.expand_as(context), context])
-        time = torch.as_tensor(t)
+        time = as_time(t)
         out_null, out_text = predict(
             net, schedule, torch.cat([x, x]), torch.cat([time, time]) if time.ndim else time, both
         ).chunk(2)

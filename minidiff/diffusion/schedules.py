@@ -67,7 +67,7 @@ class Schedule:
 
 def as_time(t: Tensor | float) -> Tensor:
     """Times live on the CPU in float64, wherever the pictures are."""
-    return torch.as_tensor(t).detach().to("cpu", torch.float64)
+    return torch.as_tensor(t.detach().cpu() if isinstance(t, Tensor) else t, dtype=torch.float64)
 
 
 def broadcast(value: Tensor, like: Tensor) -> Tensor:
