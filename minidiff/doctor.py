@@ -4,6 +4,7 @@ import importlib.util
 import platform
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 # A check yields (all is well, what was found, what to type if not).
 Finding = tuple[bool, str, str]
@@ -53,14 +54,22 @@ def notebooks() -> Iterator[Finding]:
         there = importlib.util.find_spec(module) is not None
         yield there, f"{what}: {module} {'is installed' if there else 'is missing'}", install
     if importlib.util.find_spec("jupyter_client"):
-        from jupyter_client.kernelspec import KernelSpecManager
+        yield kernel()
 
-        there = "python3" in KernelSpecManager().find_kernel_specs()
-        yield (
-            there,
-            f"kernel python3 {'is registered' if there else 'is not registered'}",
-            "python -m ipykernel install --sys-prefix",
-        )
+
+def kernel() -> Finding:
+    """Whether notebooks run in this environment: an older installation may have registered a kernel of that name."""
+    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+
+    advice = "python -m ipykernel install --sys-prefix"
+    try:
+        program = KernelSpecManager().get_kernel_spec("python3").argv[0]
+    except NoSuchKernel:
+        return False, "kernel python3 is not registered", advice
+    if program.startswith("python"):  # a bare name means the Python that starts the notebook server
+        program = sys.executable
+    here = Path(program).parent == Path(sys.executable).parent
+    return here, f"kernel python3 runs {program}{'' if here else ', which is not this environment'}", advice
 
 
 def assets() -> Iterator[Finding]:

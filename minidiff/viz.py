@@ -1,4 +1,7 @@
-"""Pure functions that turn tensors into pictures. Pictures are floats in [0, 1], (B, C, H, W)."""
+"""Pure functions that turn tensors into pictures, floats in [0, 1], (B, C, H, W).
+
+The larger figures, one for each widget, are in figures.py; the colours and the style in look.py.
+"""
 
 import io
 from collections.abc import Sequence
@@ -6,24 +9,30 @@ from collections.abc import Sequence
 from PIL import Image
 from torch import Tensor
 
-STILL, MOVING = (".png", ".jpg", ".webp"), (".gif", ".apng")
+from minidiff.figures import corruption, one_step, playground, sampler, schedules
+from minidiff.look import BLUE, GRAY, GREEN, ORANGE, PURPLE, RED, SKY, STYLE
 
-# Okabe and Ito's colours, which the colour-blind tell apart too
-BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
-PURPLE, SKY, GRAY = "#CC79A7", "#56B4E9", "#777777"
-STYLE = {  # one look for every figure of the course
-    "figure.dpi": 100,
-    "figure.constrained_layout.use": True,
-    "font.size": 10,
-    "axes.titlesize": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-    "image.cmap": "gray",
-    "image.interpolation": "nearest",
-    "legend.frameon": False,
-}
+__all__ = [
+    "BLUE",
+    "GRAY",
+    "GREEN",
+    "MOVING",
+    "ORANGE",
+    "PURPLE",
+    "RED",
+    "SKY",
+    "STILL",
+    "STYLE",
+    "corruption",
+    "encode",
+    "one_step",
+    "playground",
+    "sampler",
+    "schedules",
+    "sheet",
+]
+
+STILL, MOVING = (".png", ".jpg", ".webp"), (".gif", ".apng")
 
 
 def sheet(pictures: Tensor, columns: int, zoom: int = 4, border: int = 2) -> Image.Image:
@@ -42,6 +51,7 @@ def encode(frames: Image.Image | Sequence[Image.Image], suffix: str = ".png", se
     if isinstance(frames, Image.Image):
         frames.save(buffer, Image.registered_extensions()[suffix])
         return buffer.getvalue()
+    frames = [frame.convert("RGB") if frame.mode == "P" else frame for frame in frames]  # one palette would not do
     each = round(1000 * seconds / len(frames))
     timing = {"save_all": True, "duration": [each] * (len(frames) - 1) + [1000 + each], "loop": 0}
     if suffix == ".gif":

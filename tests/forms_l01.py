@@ -31,7 +31,7 @@ FORMS = {
     "l01_add_noise": [
         _one_by_one,
         lambda x0, eps, alpha, sigma: (
-            rearrange(alpha, "b -> b 1 1 1").half() * x0.half() + sigma.half()[:, None, None, None] * eps.half()
+            rearrange(alpha, "b -> b 1 1 1").float() * x0.float() + sigma[:, None, None, None] * eps
         ),
     ],
     "l01_cosine_time": [

@@ -121,3 +121,10 @@ def test_rescheduled_walks_another_path_to_the_same_picture(path, start):
 def test_a_time_given_as_a_number_keeps_all_its_digits():
     alpha, _ = flow().at(0.3, torch.zeros(1, dtype=torch.float64))
     assert float(alpha) == 1 - 0.3
+
+
+def test_snr_is_one_where_picture_and_noise_are_equal():
+    for make in SCHEDULES.values():
+        schedule = make()
+        assert float(schedule.snr(schedule.time_of(1.0))) == pytest.approx(1)
+        assert schedule.snr(torch.tensor([0.2, 0.4])).diff() < 0

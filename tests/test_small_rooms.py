@@ -88,6 +88,26 @@ def test_the_doctor_says_what_to_type(monkeypatch, capsys):
     assert "2 things to mend" in said
 
 
+def test_the_doctor_finds_a_missing_kernel(monkeypatch, capsys):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ipykernel" else find(name))
+    monkeypatch.setattr(doctor, "CHECKS", [doctor.notebooks])
+    assert doctor.examine() == 1
+    assert 'ipykernel is missing\n     type: pip install -e ".[notebooks]"' in capsys.readouterr().out
+
+
+def test_the_doctor_finds_a_kernel_of_another_environment(monkeypatch, tmp_path):
+    well, _, _ = doctor.kernel()
+    assert well
+    spec = tmp_path / "kernels/python3/kernel.json"  # as an installation that is gone has left it behind
+    spec.parent.mkdir(parents=True)
+    spec.write_text('{"argv": ["/old/bin/python", "-m", "ipykernel_launcher"], "display_name": "Python 3"}')
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    well, found, advice = doctor.kernel()
+    assert not well and "runs /old/bin/python, which is not this environment" in found
+    assert advice == "python -m ipykernel install --sys-prefix"
+
+
 def test_the_doctor_survives_what_breaks(monkeypatch, capsys):
     def broken():
         raise RuntimeError("operator torchvision::nms does not exist\nmore")

@@ -32,6 +32,7 @@ l01_to_model = Exercise(
             "pictures in [0, 1] where [-1, 1] is expected.",
             "the last operation: noise is symmetric around 0, so the picture should be too.",
             "everything comes out washed out and gray, and black is never reached.",
+            "https://github.com/labmlai/annotated_deep_learning_paper_implementations/issues/241",
         ),
         Bug(
             lambda pixels: pixels.double() / 255 - 0.5,
@@ -78,6 +79,7 @@ l01_one_step = Exercise(
             "beta where its square root belongs: beta is a variance, but noise is multiplied by a standard deviation.",
             "the factor in front of eps.",
             "almost no noise arrives, and after a thousand steps the picture has faded to gray instead of turned to noise.",
+            "https://github.com/acids-ircam/diffusion_models/issues/1",
         ),
         Bug(
             lambda x, eps, beta: (1 - beta) * x + math.sqrt(beta) * eps,
@@ -96,6 +98,7 @@ l01_one_step = Exercise(
             "noise added to a picture that is not shrunk.",
             "the factor in front of x, which makes room for the noise that comes.",
             "pixel values grow from step to step and saturate in black and white.",
+            "https://github.com/MinkaiXu/GeoDiff/issues/18",
         ),
         Bug(
             lambda x, eps, beta: math.sqrt(beta) * x + math.sqrt(1 - beta) * eps,
@@ -108,67 +111,6 @@ l01_one_step = Exercise(
             "noise taken away where it should be added.",
             "the sign in front of eps.",
             "nothing: -eps is as good a noise as eps. But the network is then taught the wrong sign.",
-        ),
-    ),
-)
-
-
-# A table of alphas --------------------------------------------------------------------------
-
-
-def alphas(betas: Tensor) -> Tensor:
-    return torch.cumprod(1 - betas, dim=0).sqrt()
-
-
-l01_alphas = Exercise(
-    "alphas",
-    alphas,
-    lambda: [
-        ("betas = 0.1, 0.2, 0.3", (torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64),)),
-        ("five times 0.15", (torch.full((5,), 0.15, dtype=torch.float64),)),
-    ],
-    (
-        Bug(
-            lambda betas: torch.cumprod(1 - betas, dim=0),
-            "alpha-bar where alpha was asked for: the root is missing.",
-            "the end of your line: alpha squared is alpha-bar.",
-            "the picture vanishes in half the time.",
-        ),
-        Bug(
-            lambda betas: (1 - betas).sqrt(),
-            "the factor of each step alone, not of all steps until then.",
-            "how the steps combine: each multiplies what the ones before have left.",
-            "even the last picture is hardly noisy.",
-        ),
-        Bug(
-            lambda betas: 1 - betas,
-            "1 - beta, DDPM's lower-case alpha of a single step: neither multiplied up nor under a root.",
-            "how the steps combine, and then the root.",
-            "even the last picture is hardly noisy.",
-        ),
-        Bug(
-            lambda betas: (1 - torch.cumsum(betas, dim=0)).sqrt(),
-            "betas added up where factors should be multiplied.",
-            "the running sum: two steps of 0.5 leave a quarter, not nothing.",
-            "the picture is gone long before the last step, and then there is the root of a negative number.",
-        ),
-        Bug(
-            lambda betas: torch.cat([torch.ones(1).to(betas), torch.cumprod(1 - betas, dim=0)[:-1]]).sqrt(),
-            "a table that begins one step too early: its first entry is the clean picture.",
-            "entry 0, which should already have the first beta in it.",
-            "nothing to see in one picture; the sampler's last step does nothing and leaves a little noise.",
-        ),
-        Bug(
-            lambda betas: (1 - torch.cumprod(betas, dim=0)).sqrt(),
-            "a product of the betas; it is the 1 - beta that multiply.",
-            "what stands inside the product.",
-            "there is hardly any noise in any picture.",
-        ),
-        Bug(
-            lambda betas: (1 - torch.cumprod(1 - betas, dim=0)).sqrt(),
-            "sigma where alpha was asked for: this is what has come, not what is left.",
-            "the outer `1 -`.",
-            "the walk runs backwards, from noise to picture.",
         ),
     ),
 )
@@ -204,6 +146,7 @@ l01_add_noise = Exercise(
             "silent broadcasting: (B,) times (B, C, H, W) multiplies columns, not pictures, and raises no error if W is B.",
             "the shapes of alpha and sigma: they need to be (B, 1, 1, 1).",
             "the left edge is clean and the right edge noisy, in every picture alike.",
+            "https://github.com/IrisRainbowNeko/HCP-Diffusion/pull/82",
         ),
         Bug(
             lambda x0, eps, alpha, sigma: alpha.reshape(-1, 1) * x0 + sigma.reshape(-1, 1) * eps,
@@ -222,73 +165,27 @@ l01_add_noise = Exercise(
             "a variance where a standard deviation belongs: sigma is squared.",
             "the factor in front of eps.",
             "the noise comes too late and is too weak in the middle of the way.",
+            "https://github.com/huggingface/diffusion-models-class/issues/18",
         ),
         Bug(
             lambda x0, eps, alpha, sigma: _per_picture(alpha) ** 2 * x0 + _per_picture(sigma) * eps,
             "alpha-bar where alpha belongs: alpha is squared.",
             "the factor in front of x0. In this course alpha is the factor itself.",
             "the pictures are too dim at every time.",
+            "https://github.com/ermongroup/ddim/issues/44",
         ),
         Bug(
             lambda x0, eps, alpha, sigma: alpha[0] * x0 + sigma[0] * eps,
             "one time for the whole batch: all pictures get that of the first.",
             "how alpha and sigma are indexed.",
             "all pictures of a batch are equally noisy.",
+            "https://github.com/Stability-AI/StableCascade/issues/142",
         ),
         Bug(
             lambda x0, eps, alpha, sigma: x0 + _per_picture(sigma) * eps,
             "noise added to a picture that is not shrunk: alpha is not used.",
             "the factor in front of x0.",
             "the picture never vanishes: at t = 1 it still shows through.",
-        ),
-    ),
-)
-
-
-# The same noise on another schedule ---------------------------------------------------------
-
-
-def cosine_time(snr: Tensor) -> Tensor:
-    return torch.atan(snr**-0.5) * 2 / math.pi
-
-
-l01_cosine_time = Exercise(
-    "cosine_time",
-    cosine_time,
-    lambda: [
-        ("SNR = 4, 1 and 0.01", (torch.tensor([4.0, 1.0, 0.01], dtype=torch.float64),)),
-        ("SNR = 100", (torch.tensor([100.0], dtype=torch.float64),)),
-    ],
-    (
-        Bug(
-            lambda snr: torch.atan(1 / snr) * 2 / math.pi,
-            "the SNR taken for alpha / sigma; it is that ratio squared.",
-            "the root, which should come before the arctangent.",
-            "pictures that should look equally noisy do not, except in the middle.",
-        ),
-        Bug(
-            lambda snr: torch.atan(snr**0.5) * 2 / math.pi,
-            "the ratio upside down: the tangent of the angle is sigma / alpha.",
-            "the sign of the exponent.",
-            "the clean pictures get the noisy times.",
-        ),
-        Bug(
-            lambda snr: torch.atan(snr**-0.5),
-            "the angle itself, from 0 to pi / 2, where the time from 0 to 1 was asked for.",
-            "the last factor: at t = 1 the angle is pi / 2.",
-            "pictures are too noisy, and the times run beyond 1.",
-        ),
-        Bug(
-            lambda snr: torch.atan(snr**-0.5) / math.pi,
-            "an angle divided by pi, where it ends at pi / 2.",
-            "the last factor: it is 2 / pi.",
-            "the times never pass one half, and no picture gets noisy.",
-        ),
-        Bug(
-            lambda snr: torch.rad2deg(torch.atan(snr**-0.5)) / 90 * 2 / math.pi,
-            "degrees and radians mixed.",
-            "the last factor: either 2 / pi for radians, or 1 / 90 for degrees.",
-            "all pictures are cleaner than asked for.",
         ),
     ),
 )

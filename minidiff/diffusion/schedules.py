@@ -46,6 +46,11 @@ class Schedule:
         alpha, sigma = self.at(t, x0)
         return alpha * x0 + sigma * eps
 
+    def snr(self, t: Tensor | float) -> Tensor:
+        """Signal-to-noise ratio (alpha / sigma)^2 (float64), of the shape of t; infinite at t = 0."""
+        t = as_time(t)
+        return (self.alpha(t) / self.sigma(t)) ** 2
+
     def time_of(self, ratio: Tensor | float) -> Tensor:
         """The time at which sigma/alpha equals `ratio` (float64): the inverse of the schedule.
 

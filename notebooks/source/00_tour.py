@@ -70,7 +70,7 @@ def strip(steps, every, title):
     figure, axes = plt.subplots(2, len(chosen), figsize=(1.1 * len(chosen), 2.7), layout="constrained")
     for column, step in zip(axes.T, chosen, strict=True):
         for axis, latents in zip(column, (step.x, step.x0_hat), strict=True):
-            axis.imshow(pipe.decode(latents)[0, 0], cmap="gray", vmin=0, vmax=1)
+            axis.imshow(pipe.decode(latents)[0, 0].cpu(), cmap="gray", vmin=0, vmax=1)
             axis.set(xticks=[], yticks=[])
         column[0].set_title(f"t = {float(step.t):.2f}", fontsize=9)
     axes[0, 0].set_ylabel("noisy\n$x_t$")
@@ -130,6 +130,7 @@ wanted = torch.arange(10).repeat(budget(full=20, smoke=2))
 for scale in (0, 1, 2, 4):
     drawn = pipe.decode(pipe.latents([str(d) for d in wanted.tolist()], steps=20, scale=scale, seed=100))
     _, answers = judged(judge, drawn * 2 - 1)
+    drawn = drawn.cpu()
     share = (answers == wanted).double().mean()
     variety = torch.stack([drawn[wanted == d].std(0).mean() for d in range(10)]).mean()
     print(f"w = {scale}:  {share:4.0%} read as the digit asked for,  spread within a digit {variety:.3f}")

@@ -1,0 +1,169 @@
+"""A reader's way through a lesson, in a real JupyterLab and a real browser.
+
+Needs Chromium (apt install chromium) beside the dev extra; skipped without.
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
+CHROMIUM = next(
+    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
+)
+
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt install chromium"),
+    pytest.mark.xdist_group("browser"),  # one server and one browser for all of them
+]
+SETTINGS = {
+    "labconfig/page_config.json": '{"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": true}}',
+    # draw all cells, also those that one would have to scroll to
+    "lab/user-settings/@jupyterlab/notebook-extension/tracker.jupyterlab-settings": '{"windowingMode": "none"}',
+}
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """The address of a JupyterLab that shows a copy of the notebooks."""
+    home = tmp_path_factory.mktemp("lab")
+    shutil.copytree(NOTEBOOKS, home / "notebooks")
+    for name, text in SETTINGS.items():
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).write_text(text)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = os.environ | {
+        "MINIDIFF_BUDGET": "smoke",
+        "JUPYTER_CONFIG_DIR": str(home),
+        "JUPYTERLAB_SETTINGS_DIR": str(home / "lab/user-settings"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
+        "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
+    }
+    options = [
+        "--no-browser",
+        "--ServerApp.token=",
+        "--ServerApp.password=",
+        f"--ServerApp.port={port}",
+        "--allow-root",
+    ]
+    command = [sys.executable, "-m", "jupyterlab", *options, f"--ServerApp.root_dir={home / 'notebooks'}"]
+    with (home / "log").open("wb") as log:
+        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    address = f"http://127.0.0.1:{port}/lab"
+    try:
+        for _ in range(240):
+            try:
+                urllib.request.urlopen(address, timeout=1).close()
+                break
+            except OSError:
+                assert server.poll() is None, (home / "log").read_text()
+                time.sleep(0.25)
+        yield address
+    finally:
+        server.terminate()
+        server.wait()
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_notebook(lab, chromium):
+    """Opens a notebook with a kernel; afterwards, nobody may have complained in the console."""
+    complaints, pages = [], []
+
+    def open_it(name):
+        page = chromium.new_page(viewport={"width": 1300, "height": 1000})
+        pages.append(page)
+        page.set_default_timeout(60_000)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda message: message.type == "error" and complaints.append(message.text))
+        with page.expect_websocket(lambda socket: "/channels" in socket.url) as kernel:
+            page.goto(f"{lab}/tree/{name}?reset")
+        kernel.value.wait_for_event("framereceived")  # the kernel has answered
+        page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for(state="attached")
+        return page
+
+    yield open_it
+    for page in pages:
+        page.close()
+    assert complaints == []
+
+
+def run_all(page):
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+
+
+def cell(page, code):
+    """The code cell that begins with this."""
+    return page.locator(".jp-CodeCell", has=page.locator(".cm-line:first-child", has_text=code)).first
+
+
+def move_with_the_keyboard(page, code, label):
+    """Press a key on a slider of the widget that this code shows; returns its picture before and after."""
+    output = cell(page, code).locator(".jp-OutputArea")
+    picture = output.locator("img").first
+    slider = output.locator(".widget-hslider, .widget-inline-hbox", has_text=label).get_by_role("slider").first
+    before = picture.get_attribute("src")
+    slider.focus()
+    slider.press("ArrowRight")
+    page.wait_for_function("([image, old]) => image.src !== old", arg=[picture.element_handle(), before])
+    page.wait_for_function("image => image.complete && image.naturalWidth > 0", arg=picture.element_handle())
+    return before, picture.get_attribute("src")
+
+
+def write(page, code, text):
+    """Put `text` where `code` is the first line of a cell, and run it."""
+    where = cell(page, code)
+    where.locator(".cm-content").click()
+    page.keyboard.press("ControlOrMeta+a")
+    page.keyboard.insert_text(text)
+    page.keyboard.press("Shift+Enter")
+
+
+def test_corruption_moves(open_notebook):
+    page = open_notebook("01_corruption.ipynb")
+    run_all(page)
+    before, after = move_with_the_keyboard(page, "widgets.corruption(", "t")
+    assert before.startswith("blob:") and before != after
+
+
+def test_the_sampler_draws_another_picture(open_notebook):
+    page = open_notebook("03_sampling.ipynb")
+    run_all(page)
+    before, after = move_with_the_keyboard(page, "widgets.sampler(", "steps")
+    assert before != after
+
+
+WRONG = "def one_step(x, eps, beta):\nreturn math.sqrt(1 - beta) * x + beta * eps"  # the editor indents
+RIGHT = "def one_step(x, eps, beta):\nreturn math.sqrt(1 - beta) * x + math.sqrt(beta) * eps"
+
+
+def test_a_student_reads_what_is_wrong_and_mends_it(open_notebook):
+    page = open_notebook("exercises/01_corruption.ipynb")
+    run_all(page)
+    check = cell(page, "check.l01_one_step(")
+    check.get_by_text("Nothing here yet").wait_for()
+    cell(page, "check.l01_cosine_time(").get_by_text("Nothing here yet").wait_for()  # it has run to the end
+    for answer, says in ((WRONG, "beta where its square root belongs"), (RIGHT, "Right: one_step")):
+        write(page, "def one_step(", answer)
+        page.keyboard.press("Shift+Enter")  # the next cell is the check
+        check.get_by_text(says).wait_for()
+    assert check.get_by_text("Traceback").count() == 0

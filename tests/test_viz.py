@@ -1,0 +1,267 @@
+"""The figures of the widgets: what stands in them is what was computed, read back from their pixels."""
+
+import io
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from minidiff import TextToImage, data, files, lessons, viz
+from minidiff.diffusion import SAMPLERS, SCHEDULES, cosine, edm, flow
+from minidiff.figures import fingerprint, reference
+from minidiff.look import Page
+
+NEAR = 8 / 255  # figures have 256 colours
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    return TextToImage.load("mnist", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def digit():
+    return data.mnist("validation").images[3]
+
+
+def noise(shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def read_back(image: Image.Image, left: int, top: int, size: int) -> torch.Tensor:
+    """The 28x28 gray picture that is drawn there, in [0, 1]: each pixel read at its middle."""
+    middles = (np.arange(28) + 0.5) * size / 28
+    gray = np.asarray(image.convert("L"), dtype=np.float32) / 255
+    return torch.from_numpy(gray[np.ix_((top + middles).astype(int), (left + middles).astype(int))])
+
+
+def assert_drawn(image, left, top, size, pixels):
+    torch.testing.assert_close(read_back(image, left, top, size), pixels.clamp(0, 1), rtol=0, atol=NEAR)
+
+
+def count(image: Image.Image, colour: str, box=None) -> int:
+    """Pixels of nearly that colour."""
+    pixels = np.asarray(image.convert("RGB").crop(box), dtype=int)
+    wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    return int((np.abs(pixels - wanted).max(2) < 24).sum())
+
+
+def around(middle: int, radius: float) -> tuple[int, int, int, int]:
+    """The box that is `radius` around the origin of the playground's axes, whose middle is there."""
+    side = round(radius * 316 / 6)
+    return middle - side, 190 - side, middle + side, 190 + side
+
+
+@pytest.fixture
+def words(monkeypatch):
+    """All that is written on a page, and above and below its pictures."""
+    written = []
+
+    def text(page, left, top, words, **look):
+        written.append(words)
+
+    def picture(page, pixels, left, top, size, title="", below="", frame=None):
+        written.extend([title, below])
+
+    monkeypatch.setattr(Page, "text", text)
+    monkeypatch.setattr(Page, "picture", picture)
+    return written
+
+
+@pytest.mark.parametrize("t", [0.0, 0.3, 0.85])
+def test_corruption_shows_x_t(digit, t):
+    image = viz.corruption(digit, "flow", t, seed=4)
+    by_hand = (1 - t) * digit + t * noise((1, 28, 28), 4)
+    assert_drawn(image, 20, 40, 224, (by_hand[0] + 1) / 2)
+
+
+def test_the_numbers_beside_a_corrupted_picture(digit, words):
+    viz.corruption(digit, "flow", 0.4)
+    assert words[2:] == [
+        "flow",
+        "t",
+        "0.4",
+        r"$\alpha_t$",
+        "0.6",
+        r"$\sigma_t$",
+        "0.4",
+        "SNR",
+        "2.25",
+        "ln SNR",
+        "0.811",
+    ]
+
+
+def test_what_grows_with_the_noise_is_shrunk(digit):
+    by_hand = (digit + 8 * noise((1, 28, 28))) / (1 + 8**2) ** 0.5
+    assert_drawn(viz.corruption(digit, "edm", 0.1), 20, 40, 224, (by_hand[0] + 1) / 2)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_corruption_from_end_to_end_in_colour(schedule):
+    picture = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    start, end = (viz.corruption(picture, schedule, t) for t in (0.0, 1.0))
+    assert start.size == end.size == (760, 300)
+    red, green, blue = np.asarray(start.convert("RGB"))[40 + 14, 20 + 14] / 255  # 28 to a pixel: the first one
+    np.testing.assert_allclose([red, green, blue], (picture[:, 0, 0] + 1) / 2, atol=NEAR * 3)
+    assert viz.encode(start) != viz.encode(end)
+
+
+def test_schedules_show_the_same_noise_under_each(digit):
+    image = viz.schedules(["flow", "edm", "cosine"], 0.25, digit, seed=2)  # drawn in the order of SCHEDULES
+    eps = noise((1, 28, 28), 2)
+    for column, path in enumerate((cosine(), flow(), edm())):
+        alpha, sigma = float(path.alpha(torch.tensor(0.25))), float(path.sigma(torch.tensor(0.25)))
+        shown = (alpha * digit + sigma * eps) / ((1 + sigma**2) ** 0.5 if alpha == 1 else 1)
+        inside = slice(2, -2)  # a coloured frame covers the edge
+        drawn = read_back(image, 48 + 148 * column, 338, 88)[inside, inside]
+        expected = ((shown[0] + 1) / 2).clamp(0, 1)[inside, inside]
+        torch.testing.assert_close(drawn, expected, rtol=0, atol=NEAR)
+    assert viz.encode(image) == viz.encode(viz.schedules(["cosine", "edm", "flow"], 0.25, digit, seed=2))
+
+
+def test_schedules_has_a_colour_for_each_and_a_mark_at_t():
+    five = viz.schedules(list(SCHEDULES), 0.5)
+    for colour in (viz.BLUE, viz.ORANGE, viz.GREEN, viz.RED, viz.PURPLE):
+        assert count(five, colour) > 50
+    one = viz.schedules(["flow"], 0.5)
+    assert count(one, viz.RED) > 50 and count(one, viz.BLUE) == 0
+    middle = (48 + 150 - 3, 32, 48 + 150 + 3, 244)  # of the left axes, where t is 0.5
+    assert count(one, viz.GRAY, middle) > 100 > count(viz.schedules(["flow"], 0.2), viz.GRAY, middle)
+    assert viz.schedules([], 0.5).size == one.size  # nothing chosen yet
+
+
+@pytest.mark.parametrize("prompt, scale", [(None, 0.0), ("7", 1.0)])
+def test_one_step_is_the_first_belief_of_a_walk(pipe, digit, prompt, scale):
+    image = viz.one_step(pipe, digit, [0.0, 0.4, 1.0], prompt, seed=6)
+    first = next(pipe.stream([prompt or "0"], steps=1, scale=scale, seed=6))
+    eps = pipe.fold.decode(noise((1, 4, 14, 14), 6))[0]
+    for column, t in enumerate((0.0, 0.4, 1.0)):
+        assert_drawn(image, 56 + 160 * (column + 1), 34, 150, (((1 - t) * digit + t * eps)[0] + 1) / 2)
+    assert_drawn(image, 20, 34, 150, (digit[0] + 1) / 2)
+    assert_drawn(image, 56 + 160, 200, 150, (digit[0] + 1) / 2)  # at t = 0 there is nothing to do
+    assert_drawn(image, 56 + 480, 200, 150, pipe.decode(first.x0_hat)[0, 0])
+
+
+def test_one_step_alone_and_at_most_seven(pipe, digit):
+    alone = viz.one_step(pipe, digit, [0.5])
+    assert count(alone, viz.BLUE, (446, 34, 742, 350)) > 100  # the error at all times
+    assert viz.one_step(pipe, digit, [k / 6 for k in range(7)]).width == 760
+    for times in ([], [0.5] * 8):
+        with pytest.raises(ValueError, match="one to seven times"):
+            viz.one_step(pipe, digit, times)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_sampler_shows_the_walk_and_its_end(pipe, sampler):
+    image = viz.sampler(pipe, "3", sampler, 9, 1, 1.5)
+    walk = list(pipe.stream(["3"], steps=9, scale=1.5, sampler=sampler, seed=1))
+    assert_drawn(image, 392, 54, 170, pipe.decode(walk[-1].x)[0, 0])
+    assert_drawn(image, 580, 54, 170, reference(pipe, "3", 1, 1.5)[0])
+    assert_drawn(image, 12, 54, 80, pipe.decode(walk[0].x0_hat)[0, 0])
+    assert_drawn(image, 12 + 270, 162, 80, pipe.decode(walk[-1].x0_hat)[0, 0])  # the eighth and last
+
+
+def test_beliefs_carry_the_time_at_which_they_were_asked_for(pipe, words):
+    viz.sampler(pipe, "3", "euler", 4, 0, 1.0)
+    assert [word for word in words if word][1:-1] == [
+        *("t = 1.00", "t = 0.75", "t = 0.50", "t = 0.25"),
+        "euler, 4 steps",
+        "dpmpp_2m, 1000 steps",
+    ]
+
+
+def test_one_step_of_a_sampler_is_one_belief(pipe):
+    image = viz.sampler(pipe, "3", "euler", 1, 0, 1.0)
+    assert read_back(image, 12 + 90, 54, 80).min() > 0.9  # no second one
+
+
+def test_the_references_are_of_the_shipped_weights(pipe):
+    for digit, seed, scale in ((7, 2, 1.5), (0, 4, 4.0), (9, 0, 1.0)):
+        ours = pipe.decode(pipe.latents([str(digit)], steps=40, scale=scale, seed=seed))[0]
+        gap = (ours - reference(pipe, f"the digit {digit}", seed, scale)).square().mean().sqrt()
+        other = (ours - reference(pipe, str(digit), (seed + 1) % 5, scale)).square().mean().sqrt()
+        assert gap < 0.06 < 0.15 < other
+
+
+def test_no_reference_where_nobody_drew_one(pipe):
+    assert reference(pipe, "7", 5, 1.5) is None
+    assert reference(pipe, "7", 0, 3.0) is None
+    trained_by_you = TextToImage(pipe.config, pipe.config.build(), "cpu")
+    assert not torch.equal(fingerprint(trained_by_you), fingerprint(pipe))
+    assert reference(trained_by_you, "7", 0, 1.5) is None
+    assert viz.sampler(pipe, "7", "ddim", 2, 7, 3.0).size == (760, 276)
+
+
+def test_the_references_are_whole():
+    known = files.read_tensors(files.asset("references.safetensors"))
+    assert known["pictures"].shape == (10, 5, 4, 28, 28) and known["pictures"].dtype == torch.uint8
+    assert (known["seeds"].tolist(), known["scales"].tolist()) == ([0, 1, 2, 3, 4], [1.0, 1.5, 2.0, 4.0])
+    assert known["pictures"].amax((3, 4)).min() > 200  # ink in each
+    assert len({bytes(p) for p in known["pictures"].reshape(200, -1).numpy()}) == 200  # no two the same
+
+
+@pytest.mark.parametrize("cloud", data.CLOUDS)
+def test_playground_noises_and_walks_back(cloud):
+    clean, noisy = (viz.playground(cloud, t, "euler", 20) for t in (0.0, 0.9))
+    field = around(214, 2.99)
+    assert count(clean, viz.ORANGE, field) == 0 < 500 < count(noisy, viz.ORANGE, field)  # no score at t = 0
+    margin = (57, 32, 57 + 12, 348)  # left of the outermost arrows, which point inward
+    assert count(noisy, viz.ORANGE, margin) == 0
+
+    def outside(image):  # blue points further than 1.5 from the middle
+        blueish = [
+            int((pixels[..., 2] - pixels[..., 0] > 60).sum())
+            for pixels in (np.asarray(image.convert("RGB").crop(around(214, r)), dtype=int) for r in (2.9, 1.5))
+        ]
+        return blueish[0] - blueish[1]
+
+    assert outside(clean) == 0 < 100 < outside(noisy)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_playground_with_every_sampler(sampler):
+    first, few = (viz.playground("moons", 0.4, sampler, steps) for steps in (1, 12))
+    assert viz.encode(first) != viz.encode(few)
+    assert viz.encode(few) == viz.encode(viz.playground("moons", 0.4, sampler, 12))
+    ends, whole = (count(few, viz.ORANGE, around(594, radius)) for radius in (1.1, 2.6))  # below the legend
+    assert ends > 0.97 * whole > 200  # back on the cloud
+
+
+def test_bad_input_is_named(pipe, digit):
+    with pytest.raises(ValueError, match="unknown schedule 'flows'; there is linear, cosine"):
+        viz.corruption(digit, "flows", 0.5)
+    with pytest.raises(ValueError, match="unknown schedule 'flows'"):
+        viz.schedules(["flow", "flows"], 0.5)
+    with pytest.raises(ValueError, match="unknown cloud 'square'; there is spiral"):
+        viz.playground("square", 0.5, "euler", 3)
+    with pytest.raises(ValueError, match="unknown sampler 'eule'"):
+        viz.playground("moons", 0.5, "eule", 3)
+    for draw in (
+        lambda t: viz.corruption(digit, "flow", t),
+        lambda t: viz.schedules(["flow"], t),
+        lambda t: viz.one_step(pipe, digit, [t]),
+        lambda t: viz.playground("moons", t, "euler", 3),
+    ):
+        with pytest.raises(ValueError, match=r"t must lie in \[0, 1\], got 1.5"):
+            draw(1.5)
+
+
+def test_figures_leave_no_trace_and_look_the_same_in_a_notebook(digit):
+    with matplotlib.rc_context({"font.size": 33, "axes.grid": False}):
+        before = dict(matplotlib.rcParams)
+        plain = viz.encode(viz.corruption(digit, "cosine", 0.5))
+        assert dict(matplotlib.rcParams) == before
+        lessons.style()
+        assert viz.encode(viz.corruption(digit, "cosine", 0.5)) == plain
+    assert matplotlib.pyplot.get_fignums() == []
+
+
+def test_figures_can_be_an_animation():
+    frames = [viz.playground("moons", t, "euler", 2) for t in (0.1, 0.9)]
+    moving = Image.open(io.BytesIO(viz.encode(frames)))
+    moving.seek(moving.n_frames - 1)
+    last = np.abs(np.asarray(moving.convert("RGB"), dtype=int) - np.asarray(frames[-1].convert("RGB"), dtype=int))
+    assert last.max() == 0

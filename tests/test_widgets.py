@@ -1,0 +1,147 @@
+"""Widgets without a browser: turn a control, and the picture is what the pure function draws."""
+
+import io
+import re
+from functools import cache
+from pathlib import Path
+
+import ipywidgets
+import pytest
+import torch
+from PIL import Image
+
+import minidiff
+from minidiff import TextToImage, data, viz, widgets
+
+PIPE = TextToImage.load("mnist", device="cpu")
+PICTURES = data.mnist("validation").images[:10]
+
+MADE = {  # name: how it is made, what it shows for its controls' values, another value for every control
+    "corruption": (
+        lambda: widgets.corruption(PICTURES),
+        lambda v: viz.corruption(PICTURES[v["picture"]], v["schedule"], v["t"]),
+        {"picture": 5, "schedule": "edm", "t": 0.9},
+    ),
+    "schedules": (
+        lambda: widgets.schedules(PICTURES),
+        lambda v: viz.schedules(v["schedules"], v["t"], PICTURES[v["picture"]]),
+        {"schedules": ("edm", "linear"), "picture": 5, "t": 0.9},
+    ),
+    "one_step": (
+        lambda: widgets.one_step(PIPE, PICTURES),
+        lambda v: viz.one_step(PIPE, PICTURES[v["picture"]], [v["t"]], v["prompt"] or None),
+        {"picture": 5, "prompt": "8", "t": 0.9},
+    ),
+    "sampler": (
+        lambda: widgets.sampler(PIPE),
+        lambda v: viz.sampler(PIPE, v["digit"], v["sampler"], v["steps"], v["seed"], v["scale"]),
+        {"digit": "2", "sampler": "heun", "steps": 3, "seed": 4, "scale": 4.0},
+    ),
+    "playground": (
+        widgets.playground,
+        lambda v: viz.playground(v["cloud"], v["t"], v["sampler"], v["steps"]),
+        {"cloud": "moons", "t": 0.9, "sampler": "heun", "steps": 3},
+    ),
+}
+
+
+@cache  # drawing takes time
+def made(name: str) -> ipywidgets.VBox:
+    return MADE[name][0]()
+
+
+def parts(box: ipywidgets.VBox) -> tuple[dict, ipywidgets.Image]:
+    """The controls by what is written beside them, and the picture."""
+    *controls, picture, caption = box.children
+    assert isinstance(picture, ipywidgets.Image) and isinstance(caption, ipywidgets.HTML) and caption.value
+    return {control.description: control for control in controls}, picture
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_every_control_changes_the_picture(name):
+    _, expected, others = MADE[name]
+    box = made(name)
+    controls, picture = parts(box)
+    assert controls.keys() == others.keys()
+    children, layout = box.children, picture.layout.get_state()
+
+    def values():
+        return {key: control.value for key, control in controls.items()}
+
+    assert picture.value == viz.encode(expected(values()))  # drawn before anything is touched
+    for key, other in others.items():
+        before = picture.value
+        controls[key].value = other
+        assert picture.value != before
+        assert picture.value == viz.encode(expected(values()))
+    # nothing flickers: the same elements at the same size, only the bytes are new
+    assert box.children == children and picture.layout.get_state() == layout
+    size = Image.open(io.BytesIO(picture.value)).size
+    assert (layout["width"], layout["height"]) == tuple(f"{side}px" for side in size)
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_controls_are_labelled_and_for_the_keyboard(name):
+    controls, _ = parts(made(name))
+    keyboard = (
+        ipywidgets.IntSlider,
+        ipywidgets.FloatSlider,
+        ipywidgets.Dropdown,
+        ipywidgets.SelectionSlider,
+        ipywidgets.SelectMultiple,
+    )
+    for label, control in controls.items():
+        assert isinstance(control, keyboard) and not control.disabled
+        assert label and control.tooltip
+        assert 7 * len(label) < int(control.style.description_width.removesuffix("px"))  # not cut off
+        assert getattr(control, "continuous_update", False) is False
+
+
+def test_the_range_of_the_controls():
+    controls, _ = parts(made("sampler"))
+    assert (controls["steps"].min, controls["steps"].max, controls["seed"].max) == (1, 20, 4)
+    assert controls["sampler"].options == ("ddpm", "ddim", "euler", "heun", "dpmpp_2m")
+    assert controls["scale"].options == (1.0, 1.5, 2.0, 4.0)
+    controls, _ = parts(made("corruption"))
+    assert controls["picture"].max == 9 and (controls["t"].min, controls["t"].max) == (0, 1)
+
+
+@pytest.mark.parametrize("make", [widgets.corruption, widgets.schedules, lambda: widgets.one_step(PIPE)])
+def test_digits_unless_there_are_other_pictures(make):
+    controls, _ = parts(make())
+    assert controls["picture"].max == 99
+
+
+def test_pictures_in_colour_and_only_one():
+    controls, picture = parts(widgets.corruption(torch.zeros(1, 3, 8, 8)))
+    before = picture.value
+    controls["t"].value = 0.6
+    assert picture.value != before
+
+
+def test_no_schedule_chosen_is_no_error():
+    controls, picture = parts(made("schedules"))
+    controls["schedules"].value = ()
+    assert picture.value == viz.encode(viz.schedules([], controls["t"].value, PICTURES[0]))  # no picture either
+
+
+def test_errors_are_not_swallowed(monkeypatch):
+    controls, _ = parts(widgets.corruption(PICTURES))
+
+    def broken(*_):
+        raise RuntimeError("broken on purpose")
+
+    monkeypatch.setattr(viz, "corruption", broken)
+    with pytest.raises(RuntimeError, match="on purpose"):
+        controls["t"].value = 0.8
+
+
+def test_only_widgets_needs_ipywidgets():
+    package = Path(minidiff.__file__).parent
+    needs = [
+        path.name
+        for path in package.rglob("*.py")
+        if re.search(r"^\s*(from|import) ipywidgets", path.read_text(), re.M)
+    ]
+    assert needs == ["widgets.py"]
+    assert not [path for path in package.rglob("*.py") if re.search(r"import.*\bwidgets\b", path.read_text())]
