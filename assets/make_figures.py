@@ -112,11 +112,16 @@ def method(pipe: TextToImage) -> None:
     figure.savefig(HERE / "method.png", dpi=110)
 
 
+def sampler(pipe: TextToImage) -> None:
+    write(HERE / "sampler.png", viz.encode(viz.sampler(pipe, "7", sampler="dpmpp_2m", steps=8, seed=0, scale=1.5)))
+
+
 def main() -> None:
     HERE.mkdir(exist_ok=True)
     pipe = TextToImage.load("mnist", device="cpu")
     animation(pipe)
     method(pipe)
+    sampler(pipe)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,8 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 from PIL import Image
 
+from minidiff import checks
+
 HERE = Path(__file__).resolve().parent
 WIDGET = "application/vnd.jupyter.widget-view+json"
 SOLUTION = re.compile(r"^( *)### BEGIN SOLUTION\n.*?### END SOLUTION$", re.M | re.S)
@@ -112,8 +114,29 @@ def small(png: str) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
+def mistakes() -> str:
+    """A page for teachers: all mistakes that the checks know."""
+    lines = [
+        "# Exercises",
+        "",
+        "The lessons without their solutions. Run a notebook from the top; at its end are the exercises, each with a check that",
+        "names the mistake. Below is what the checks know: every row is a function that was tried, so that a diagnosis is never",
+        "a guess. The last column leads to a public thread in which people met the mistake or something close to it.",
+        "`make notebooks` writes this page from `minidiff/checks/`.",
+    ]
+    for name in checks.__all__:
+        exercise = getattr(checks, name)
+        if isinstance(exercise, checks.Exercise):
+            lines += ["", f"## {name}", "", "| it looks like | in pictures | met |", "|---|---|---|"]
+            for bug in exercise.bugs:
+                met = f"[{bug.met.removeprefix('https://github.com/')}]({bug.met})" if bug.met else ""
+                lines.append(f"| {bug.looks_like} | {bug.in_pictures} | {met} |".replace("**", r"\*\*"))
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     (HERE / "exercises").mkdir(exist_ok=True)
+    (HERE / "exercises/README.md").write_text(mistakes())
     for source in sorted((HERE / "source").glob("*.py")):
         name = f"{source.stem}.ipynb"
         if is_current(source, HERE / name) and "--all" not in sys.argv:

@@ -66,7 +66,9 @@ def lab(tmp_path_factory):
                 break
             except OSError:
                 assert server.poll() is None, (home / "log").read_text()
-                time.sleep(0.25)
+                time.sleep(0.5)
+        else:
+            pytest.fail(f"JupyterLab does not answer: {(home / 'log').read_text()}")
         yield address
     finally:
         server.terminate()
@@ -91,7 +93,7 @@ def open_notebook(lab, chromium):
     def open_it(name):
         page = chromium.new_page(viewport={"width": 1300, "height": 1000})
         pages.append(page)
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(120_000)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("console", lambda message: message.type == "error" and complaints.append(message.text))
         with page.expect_websocket(lambda socket: "/channels" in socket.url) as kernel:
@@ -152,8 +154,8 @@ def test_the_sampler_draws_another_picture(open_notebook):
     assert before != after
 
 
-WRONG = "def one_step(x, eps, beta):\nreturn math.sqrt(1 - beta) * x + beta * eps"  # the editor indents
-RIGHT = "def one_step(x, eps, beta):\nreturn math.sqrt(1 - beta) * x + math.sqrt(beta) * eps"
+WRONG = "def one_step(x, eps, beta):\n    return math.sqrt(1 - beta) * x + beta * eps"
+RIGHT = "def one_step(x, eps, beta):\n    return math.sqrt(1 - beta) * x + math.sqrt(beta) * eps"
 
 
 def test_a_student_reads_what_is_wrong_and_mends_it(open_notebook):

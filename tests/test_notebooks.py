@@ -38,6 +38,12 @@ def test_the_students_notebook_is_made_from_this_source(source):
     assert there == nbformat.from_dict(build.student(build.lesson(source))), "run: make notebooks"
 
 
+def test_the_page_of_mistakes_is_made_from_the_checks():
+    page = (FOLDER / "exercises/README.md").read_text()
+    assert page == build.mistakes(), "run: make notebooks"
+    assert page.count("\n## l") == len([name for name in checks.__all__ if name.startswith("l")])
+
+
 def test_a_changed_source_is_noticed(tmp_path):
     changed = tmp_path / SOURCES[0].name
     changed.write_bytes(SOURCES[0].read_bytes() + b"# one more line\n")

@@ -52,39 +52,29 @@ class Exercise:
         """What is wrong with `fn`, in a few lines; None if nothing is."""
         if not callable(fn):
             return f"Hand over the function itself, without calling it; this is a {type(fn).__name__}."
-        cases, names = self.cases(), list(inspect.signature(self.right).parameters)
-        expected = answers(self.right, cases, names)
+        cases, expected = self.cases(), self.answers(self.right)
         try:
-            got = answers(fn, cases, names)
+            got = self.answers(fn)
         except Trouble as trouble:
             return str(trouble)
-        got = [_like(a, b) for a, b in zip(got, expected, strict=True)]
         if _agree(got, expected):
             return None
         number = _first_difference(cases, got, expected)
-        for bug in self.bugs:
-            if _agree(got, answers(bug.wrong, cases, names)):
-                return (
-                    f"This looks like {bug.looks_like}\nLook at {bug.look_at} In pictures: {bug.in_pictures}\n{number}"
-                )
+        for bug in self.matching(got):
+            return f"This looks like {bug.looks_like}\nLook at {bug.look_at} In pictures: {bug.in_pictures}\n{number}"
         return f"None of the mistakes known here computes this.\n{number}"
 
-    def matching(self, fn: Callable) -> list[Bug]:
-        """All bugs that compute what `fn` does: for the tests, which want exactly one."""
-        cases, names = self.cases(), list(inspect.signature(self.right).parameters)
-        got = answers(fn, cases, names)
-        return [bug for bug in self.bugs if _agree(got, answers(bug.wrong, cases, names))]
+    def answers(self, fn: Callable) -> list[list[Tensor]]:
+        """What `fn` answers to every case. Raises Trouble if it does not."""
+        return answers(fn, self.cases(), list(inspect.signature(self.right).parameters))
+
+    def matching(self, got: list[list[Tensor]]) -> list[Bug]:
+        """All bugs that give these answers: at most one, the tests see to it."""
+        return [bug for bug in self.bugs if _agree(got, self.answers(bug.wrong))]
 
 
 def _agree(got: list[list[Tensor]], expected: list[list[Tensor]]) -> bool:
     return all(close(a, b) for a, b in zip(got, expected, strict=True))
-
-
-def _like(got: list[Tensor], expected: list[Tensor]) -> list[Tensor]:
-    """A single number is a single number, whether it comes as 3.0, tensor(3.0) or tensor([3.0])."""
-    if len(got) == len(expected) == 1 and got[0].numel() == expected[0].numel() == 1:
-        return [got[0].reshape(expected[0].shape)]
-    return got
 
 
 def _first_difference(cases, got: list[list[Tensor]], expected: list[list[Tensor]]) -> str:

@@ -39,7 +39,7 @@ def answers(fn: Callable, cases: list[tuple[str, tuple]], names: list[str]) -> l
 
 
 def close(a: list[Tensor], b: list[Tensor]) -> bool:
-    """Equal to three digits, in the same shapes; NaN equals NaN."""
+    """Equal to three digits, in the same shapes; NaN equals NaN, and one number has no shape."""
     return len(a) == len(b) and all(
         x.shape == y.shape and torch.allclose(x, y, rtol=1e-3, atol=1e-4, equal_nan=True)
         for x, y in zip(a, b, strict=True)
@@ -84,7 +84,8 @@ def _tensors(value) -> list[Tensor]:
         raise TypeError(type(value))
     if torch.as_tensor(value).is_complex():
         raise TypeError("complex")
-    return [torch.as_tensor(value).detach().to("cpu", torch.float64)]
+    tensor = torch.as_tensor(value).detach().to("cpu", torch.float64)
+    return [tensor.reshape(()) if tensor.numel() == 1 else tensor]
 
 
 def _in_time(job: Callable):
