@@ -15,15 +15,18 @@ import base64
 import copy
 import hashlib
 import io
+import os
 import re
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import jupytext
 import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 from PIL import Image
+from traitlets.config import Config
 
 from minidiff import checks
 
@@ -86,9 +89,18 @@ def is_current(source: Path, path: Path) -> bool:
 def execute(notebook: NotebookNode, folder: Path = HERE) -> NotebookNode:
     """Run every cell; an error in a cell, or hidden in a widget, ends it with an exception."""
     metadata = notebook.metadata
-    resources = {"metadata": {"path": str(folder)}}
-    client = NotebookClient(notebook, timeout=1200, kernel_name="python3", record_timing=False, resources=resources)
-    client.execute()
+    with TemporaryDirectory() as sockets:
+        # where there are such, sockets in files: two kernels that start at once never want the same port
+        where = {"transport": "ipc", "ip": f"{sockets}/kernel"} if os.name == "posix" else {}
+        client = NotebookClient(
+            notebook,
+            timeout=1200,
+            kernel_name="python3",
+            record_timing=False,
+            resources={"metadata": {"path": str(folder)}},
+            config=Config(KernelManager=where),
+        )
+        client.execute()
     for state in client.widget_state.values():  # a widget's callback can raise without stopping its cell
         for output in state.get("outputs", ()):
             if output["output_type"] == "error" or output.get("name") == "stderr":

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jupytext
 import nbformat
+import psutil
 import pytest
 
 from minidiff import checks
@@ -106,6 +107,11 @@ def of_cells(*cells: str) -> nbformat.NotebookNode:
     return jupytext.reads("\n\n".join(f"# %%\n{cell}" for cell in cells), fmt="py:percent")
 
 
+def test_a_kernel_does_not_outlive_its_notebook(tmp_path):
+    notebook = build.execute(of_cells("import os\nos.getpid()"), tmp_path)
+    assert not psutil.pid_exists(int(notebook.cells[0].outputs[0].data["text/plain"]))
+
+
 def test_an_error_hidden_in_a_widget_is_found():
     good = of_cells("import ipywidgets\nout = ipywidgets.Output()\nwith out:\n    print(1)\nout")
     (cell,) = build.execute(good).cells
@@ -127,7 +133,7 @@ def test_every_check_refuses_the_untouched_answer_and_takes_the_solution(source)
         name, function = re.fullmatch(r"check\.(\w+)\((\w+)\)", check.source).groups()
         assert check.metadata == {"tags": ["raises-exception"]}
         rooms = {}
-        exec("import math, torch", rooms)
+        exec("import math, torch\nfrom itertools import pairwise", rooms)
         exec(cell.source, rooms)
         with pytest.raises(checks.NotYet, match="Nothing here yet"):
             getattr(checks, name)(rooms[function])

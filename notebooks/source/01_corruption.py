@@ -133,7 +133,7 @@ library = schedule.add_noise(x0, one_noise, t=0.6)
 print(f"by hand and by minidiff: {(library - jump).abs().max():.1e} apart")
 
 # %% [markdown]
-# Now you can move time yourself. Under the picture are the histogram of its pixels and the curve it is heading for.
+# Now you can move time yourself. Beside the picture are the histogram of its pixels and the curve it is heading for.
 
 # %%
 show(viz.corruption(digits.images[20], "cosine", t=0.4))
@@ -158,9 +158,9 @@ widgets.corruption()
 
 # %%
 rules = {
-    "right: $\\sqrt{1-\\beta}\\,x + \\sqrt{\\beta}\\,\\varepsilon$": lambda beta: ((1 - beta).sqrt(), beta.sqrt()),
-    "not shrunk: $x + \\sqrt{\\beta}\\,\\varepsilon$": lambda beta: (torch.ones(()), beta.sqrt()),
-    "no roots: $(1-\\beta)\\,x + \\beta\\,\\varepsilon$": lambda beta: (1 - beta, beta),
+    r"right: $\sqrt{1-\beta}\,x + \sqrt{\beta}\,\varepsilon$": lambda b: ((1 - b).sqrt(), b.sqrt()),
+    r"not shrunk: $x + \sqrt{\beta}\,\varepsilon$": lambda b: (1.0, b.sqrt()),
+    r"no roots: $(1-\beta)\,x + \beta\,\varepsilon$": lambda b: (1 - b, b),
 }
 figure, axis = plt.subplots(figsize=(6, 2.8))
 for name, factors in rules.items():
@@ -226,7 +226,8 @@ for make in SCHEDULES.values():
     schedule = make()
     t = schedule.time_of(1.0)
     pictures.append(screen(schedule.add_noise(picture, eps, t), schedule, t))
-print(f"largest difference between any two: {max((a - b).abs().max() for a in pictures for b in pictures):.1e}")
+gap = max((a - b).abs().max() for a in pictures for b in pictures)
+print(f"largest difference between any two: {gap:.1e}")
 
 # %% [markdown]
 # Five times, one picture. So a schedule decides only *how long the walk stays at each level of noise*. It is a choice of pace, not of
@@ -282,10 +283,9 @@ axis.legend(fontsize=9)
 plt.show()
 
 for name, score in scores.items():
-    half = next(float(snr) for snr, value in zip(snrs, score, strict=True) if value < 0.55)
-    print(
-        f"{name}: below 55 % from SNR {half:.3g} on, which is t = {float(schedule.time_of(half**-0.5)):.2f} on the cosine schedule"
-    )
+    half = next(snr for snr, value in zip(snrs, score, strict=True) if value < 0.55)
+    t = schedule.time_of(half**-0.5)
+    print(f"{name}: below 55 % from SNR {half:.3g} on, t = {t:.2f} on the cosine schedule")
 
 # %% [markdown]
 # (The perfect memory starts a little below the judge: with hardly any noise it goes by the single most similar digit it knows, and that is
