@@ -1,6 +1,6 @@
 """Make the notebooks from their sources.
 
-    python notebooks/build.py          those whose source has changed
+    python notebooks/build.py          those whose source has changed; executed if their code has
     python notebooks/build.py --all    all of them
 
 notebooks/source/NN_name.py becomes notebooks/NN_name.ipynb, executed, with solutions and pictures, and, if
@@ -88,7 +88,7 @@ def is_current(source: Path, path: Path) -> bool:
 
 def execute(notebook: NotebookNode, folder: Path = HERE) -> NotebookNode:
     """Run every cell; an error in a cell, or hidden in a widget, ends it with an exception."""
-    metadata = notebook.metadata
+    metadata = copy.deepcopy(notebook.metadata)
     with TemporaryDirectory() as sockets:
         # where there are such, sockets in files: two kernels that start at once never want the same port
         where = {"transport": "ipc", "ip": f"{sockets}/kernel"} if os.name == "posix" else {}
@@ -112,6 +112,18 @@ def execute(notebook: NotebookNode, folder: Path = HERE) -> NotebookNode:
             for output in cell.outputs:
                 if "image/png" in output.get("data", {}):
                     output.data["image/png"] = small(output.data["image/png"])
+    return notebook
+
+
+def with_old_outputs(notebook: NotebookNode, path: Path) -> NotebookNode | None:
+    """The notebook with the outputs of the one at `path`, if only its text has changed: nothing needs to run."""
+    if not path.exists():
+        return None
+    old, new = ([cell for cell in n.cells if cell.cell_type == "code"] for n in (nbformat.read(path, 4), notebook))
+    if [cell.source for cell in old] != [cell.source for cell in new]:
+        return None
+    for before, after in zip(old, new, strict=True):
+        after.outputs, after.execution_count = before.outputs, before.execution_count
     return notebook
 
 
@@ -151,14 +163,15 @@ def main() -> None:
     (HERE / "exercises/README.md").write_text(mistakes())
     for source in sorted((HERE / "source").glob("*.py")):
         name = f"{source.stem}.ipynb"
-        if is_current(source, HERE / name) and "--all" not in sys.argv:
+        everything = "--all" in sys.argv
+        if is_current(source, HERE / name) and not everything:
             print(f"{name}: current")
             continue
         notebook = lesson(source)
-        exercises = student(notebook)
-        nbformat.write(execute(notebook), HERE / name)
-        if exercises:
+        if exercises := student(notebook):
             nbformat.write(exercises, HERE / "exercises" / name)
+        kept = None if everything else with_old_outputs(notebook, HERE / name)
+        nbformat.write(kept or execute(notebook), HERE / name)
         print(f"{name}: built, {(HERE / name).stat().st_size / 1000:.0f} KB")
 
 

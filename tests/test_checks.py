@@ -74,7 +74,7 @@ def untouched(x, eps, beta):
     "fn, says",
     [
         (for_ever, "does not come to an end"),
-        (fails, "fails at beta = 0.25: TypeError"),
+        (fails, 'fails at beta = 0.25, in the line `return x @ "noise"`.\nTypeError'),
         (changes, "changes `x`"),
         (untouched, "Nothing here yet"),
         (lambda x, eps, beta: None, "returns None"),
@@ -83,7 +83,7 @@ def untouched(x, eps, beta):
         (lambda x, eps, beta: x[0], r"expected the shape \(1, 1, 3, 3\), got \(1, 3, 3\)"),
         (lambda x, eps, beta: torch.randn_like(x), "random numbers of its own"),
         (lambda x, eps, beta: 17 * x, "None of the mistakes known here"),
-        (lambda x, eps: x, "fails at beta = 0.25: TypeError"),
+        (lambda x, eps: x, r"fails at beta = 0.25, called with \(x, eps, beta\).\nTypeError"),
         (torch.zeros(3), "Hand over the function itself"),
     ],
 )

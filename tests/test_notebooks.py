@@ -62,6 +62,18 @@ def test_a_line_that_moved_is_noticed(tmp_path):
         build.lesson(source)
 
 
+def test_outputs_are_kept_if_only_the_text_has_changed(tmp_path):
+    path = tmp_path / "old.ipynb"
+    old = of_cells("1 + 1")
+    old.cells[0].outputs = [nbformat.v4.new_output("stream", text="2")]
+    nbformat.write(old, path)
+    with_text = of_cells("1 + 1")
+    with_text.cells.insert(0, nbformat.v4.new_markdown_cell("new words"))
+    assert build.with_old_outputs(with_text, path).cells[1].outputs[0].text == "2"
+    assert build.with_old_outputs(of_cells("1 + 2"), path) is None
+    assert build.with_old_outputs(of_cells("1 + 1"), tmp_path / "none.ipynb") is None
+
+
 @pytest.mark.parametrize("source", SOURCES, ids=stem)
 def test_the_notebook_is_tidy(source):
     path = FOLDER / f"{source.stem}.ipynb"

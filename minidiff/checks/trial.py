@@ -55,9 +55,10 @@ def _answer(fn: Callable, case: tuple[str, tuple], names: list[str], seed: int) 
     except NotImplementedError:
         raise Trouble("Nothing here yet: write your answer in place of `raise NotImplementedError`.") from None
     except Exception as error:
-        *_, last = traceback.extract_tb(error.__traceback__)
-        line = f" in the line `{last.line}`" if last.line else ""
-        raise Trouble(f"Your function fails at {label}: {type(error).__name__}: {error},{line}.") from None
+        file = getattr(getattr(fn, "__code__", None), "co_filename", None)
+        lines = [frame.line for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+        where = f"in the line `{lines[-1]}`" if lines else f"called with ({', '.join(names)})"
+        raise Trouble(f"Your function fails at {label}, {where}.\n{type(error).__name__}: {error}") from None
     for name, before, after in zip(names, given, args, strict=True):
         if not callable(before) and not close(_tensors(before), _tensors(after)):
             raise Trouble(

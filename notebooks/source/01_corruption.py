@@ -251,7 +251,7 @@ widgets.schedules()
 # a small network trained on clean digits. It was never shown noise, so let us give it a competitor who knows all about noise: a reader with
 # a perfect memory of ten thousand training digits. It asks of each of them how likely *it* is to have become this noisy picture,
 # and answers with the digit that collects the most likelihood. That is the best anyone can do who knows those digits and
-# nothing else. It takes about 20 seconds.
+# nothing else.
 
 # %%
 count, memory = budget(full=1000, smoke=60), budget(full=10_000, smoke=500)

@@ -8,7 +8,7 @@
 # | | |
 # |---|---|
 # | You will see | a spiral come out of noise, guesses that are blurry for a good reason, and a digit model as it learns |
-# | It costs | about 5 minutes on 2 CPU cores, 3 of them for the last training; a GPU is not needed |
+# | It costs | about 3 minutes on 2 CPU cores, 2 of them for the last training; a GPU is not needed |
 # | You need | lesson 01: $x_t = \alpha_t x_0 + \sigma_t \varepsilon$ |
 
 # %%
@@ -516,7 +516,7 @@ print(f"so with even times the loss of a batch of 64 is {errors.mean():.3f} give
 # steadiness: the learning rate warms up and decays, and one draws with a moving average of the weights (exercise 4).
 #
 # *Is my loss normal?* The band below was measured with three runs that differ only in their seed, and widened by a tenth. A healthy run
-# stays in it. *Cost: about 3 minutes; the picture is redrawn as it learns.*
+# stays in it. *Cost: about 2 minutes; the picture is redrawn as it learns.*
 
 # %%
 from minidiff.diffusion import FLOW

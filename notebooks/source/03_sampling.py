@@ -7,7 +7,7 @@
 # | | |
 # |---|---|
 # | You will see | one step back as two bell curves multiplied; five samplers from the same noise; paths on a page; errors that halve, and errors that fall to a quarter |
-# | It costs | about 4 minutes on 2 CPU cores, most of it in one measurement; a GPU is not needed |
+# | It costs | about 2 minutes on 2 CPU cores, half of it in one measurement; a GPU is not needed |
 # | You need | $x_t = \alpha_t x_0 + \sigma_t \varepsilon$ from lesson 01, the denoiser $\hat{x}_0$ from lesson 02 |
 
 # %%
@@ -340,7 +340,7 @@ for name, points in (("a single point", islands[:1]), ("five islands", islands))
 # cloud of drawn digits from the cloud of real ones?* (the Frechet distance; lesson 04 asks what both are worth). The fair price is the number
 # of **network calls**, not of steps: Heun makes two for each.
 #
-# This is the expensive cell: about two minutes on 2 cores.
+# This is the expensive cell: about a minute on 2 cores.
 
 # %%
 from minidiff.evaluate import floor, frechet, judged, load_judge
@@ -599,7 +599,7 @@ show(viz.sampler(pipe, "7", sampler="dpmpp_2m", steps=10, seed=0, scale=2.0))
 
 # %% [markdown]
 # Now turn the knobs. Find the smallest number of steps at which each sampler's result is the reference, and see what the
-# strip looks like when the scale is 0.
+# strip looks like at scale 4.
 
 # %%
 widgets.sampler(pipe)
