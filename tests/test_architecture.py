@@ -11,6 +11,7 @@ PACKAGE = Path(minidiff.__file__).parent
 ALLOWED = {  # room: what it may import of minidiff, besides itself
     "diffusion": set(),
     "networks": set(),
+    "checks": set(),
     "data": {"files"},
     "training": {"diffusion", "networks", "data", "files", "pipeline"},
 }

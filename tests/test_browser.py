@@ -122,7 +122,7 @@ def move_with_the_keyboard(page, code, label):
     """Press a key on a slider of the widget that this code shows; returns its picture before and after."""
     output = cell(page, code).locator(".jp-OutputArea")
     picture = output.locator("img").first
-    slider = output.locator(".widget-hslider, .widget-inline-hbox", has_text=label).get_by_role("slider").first
+    slider = output.locator(".widget-hslider", has=page.get_by_text(label, exact=True)).get_by_role("slider")
     before = picture.get_attribute("src")
     slider.focus()
     slider.press("ArrowRight")
