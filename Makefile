@@ -16,7 +16,7 @@ test: .venv/installed
 	$(TEST_ENV) $(BIN)/python -m pytest -n 2
 
 lab: .venv/installed
-	$(BIN)/jupyter lab notebooks/00_tour.ipynb
+	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks/00_tour.ipynb
 
 # executes the lessons whose source has changed; ALL=1 executes all of them
 notebooks: .venv/installed

@@ -140,12 +140,12 @@ for scale in (0, 1, 2, 4):
 #
 # The whole machine is four small ideas, and each one is a file you can read in one sitting:
 #
-# | idea | in words | in code |
-# |---|---|---|
-# | noise schedule | $x_t = \alpha_t x_0 + \sigma_t \varepsilon$: how much picture and how much noise there is at time $t$ | `minidiff/diffusion/schedules.py` |
-# | denoiser | a network looks at $x_t$ and says $\hat{x}_0$ | `minidiff/networks/unet.py`, `minidiff/diffusion/predictions.py` |
-# | guidance | ask with and without the prompt, amplify the difference | `minidiff/diffusion/guidance.py` |
-# | sampler | a walk from $t = 1$ to $t = 0$ that asks at every stop | `minidiff/diffusion/samplers.py` |
+# | idea | in words | equation | in code |
+# |---|---|---|---|
+# | noise schedule | how much picture and how much noise there is at time $t$ | $x_t = \alpha_t x_0 + \sigma_t \varepsilon$ | {{minidiff/diffusion/schedules.py: return alpha * x0 + sigma * eps}} |
+# | denoiser | what the network says, read as a clean picture | $\hat{x}_0 = (b\, x_t - \sigma_t\, \text{out}) / (b\, \alpha_t - a\, \sigma_t)$ | {{minidiff/diffusion/predictions.py: return (b * x - sigma * out) / determinant}} |
+# | guidance | ask with and without the prompt, amplify the difference | $\text{out}_\text{nothing} + w\,(\text{out}_\text{seven} - \text{out}_\text{nothing})$ | {{minidiff/diffusion/guidance.py: out = out_null + scale * (out_text - out_null)}} |
+# | sampler | a walk from $t = 1$ to $t = 0$ that asks at every stop | $x \leftarrow x + d\alpha\, \hat{x}_0 + d\sigma\, \hat\varepsilon$ | {{minidiff/diffusion/samplers.py: def euler(}} |
 #
 # Without the helpers, the picture of a seven is these lines. You will have written the loop yourself by the end of
 # lesson 03, and the guidance by the end of lesson 09:
@@ -181,9 +181,33 @@ show(viz.sheet(pipe.decode(x), columns=1))
 # | 11 | stable diffusion | does my code really run Stable Diffusion? |
 # | 12 | scaling up | what would it take on one GPU, on eight, on the internet? |
 #
-# This tour is the first of them; the README says which of the others are written. Until you get there: change the
-# prompts, the seed, the number of steps and the scale in the cells above, and find out
+# ## Exercises
 #
-# 1. how few steps still give a readable seven,
-# 2. what a *negative* scale draws (`scale=-1`), and why,
-# 3. what `pipe(["7"], negative="1")` does to a seven.
+# No code to write yet: change a number in the cells above, look, and say why. From lesson 01 on you write code, and checks read it.
+#
+# ### Exercise 1 · As few as possible
+# *easy, 3 minutes.* How few steps still give a readable seven? Change `steps` in the walk above.
+#
+# <details><summary>Answer</summary>
+# Two or three, most of the time: these digits are small and simple. One step gives an average of sevens. Lesson 02 says why, and lesson 03
+# measures it.
+# </details>
+#
+# ### Exercise 2 · Away from the prompt
+# *medium, 5 minutes.* What does `scale=-1` draw for the prompt "7", and why?
+#
+# <details><summary>Answer</summary>
+# The difference is now subtracted, so that the walk moves away from what a seven has and other digits lack. It ends at something that is
+# anything but a seven.
+# </details>
+#
+# ### Exercise 3 · A negative prompt
+# *hard, 5 minutes.* What does `pipe(["7"], negative="1")` do to a seven? Look at the equation: what takes the place of *told nothing*?
+#
+# <details><summary>Answer</summary>
+# The answer for a one. The difference between a seven and a one is amplified, and what the two have in common is not.
+# </details>
+#
+# ## Where to go next
+#
+# [Lesson 01](01_corruption.ipynb) starts at the beginning, with one pixel and a little noise. The README says which of the later lessons are written.
