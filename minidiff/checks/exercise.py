@@ -73,6 +73,11 @@ class Exercise:
         return [bug for bug in self.bugs if _agree(got, self.answers(bug.wrong))]
 
 
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    """Standard normal numbers for a case, the same at every call (float64)."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
 def _agree(got: list[list[Tensor]], expected: list[list[Tensor]]) -> bool:
     return all(close(a, b) for a, b in zip(got, expected, strict=True))
 

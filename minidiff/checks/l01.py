@@ -5,12 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from minidiff.checks.exercise import Bug, Exercise
-
-
-def _noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
+from minidiff.checks.exercise import Bug, Exercise, noise
 
 # Pixels for a network -----------------------------------------------------------------------
 
@@ -72,7 +67,7 @@ def one_step(x: Tensor, eps: Tensor, beta: float) -> Tensor:
 l01_one_step = Exercise(
     "one_step",
     one_step,
-    lambda: [(f"beta = {beta}", (_noise(1, 1, 3, 3), _noise(1, 1, 3, 3, seed=1), beta)) for beta in (0.25, 0.04, 0.7)],
+    lambda: [(f"beta = {beta}", (noise(1, 1, 3, 3), noise(1, 1, 3, 3, seed=1), beta)) for beta in (0.25, 0.04, 0.7)],
     (
         Bug(
             lambda x, eps, beta: math.sqrt(1 - beta) * x + beta * eps,
@@ -119,21 +114,21 @@ l01_one_step = Exercise(
 # The closed form, with one time for every picture -------------------------------------------
 
 
+def _per_picture(value: Tensor) -> Tensor:
+    return value.reshape(-1, 1, 1, 1)
+
+
 def add_noise(x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-    return alpha.reshape(-1, 1, 1, 1) * x0 + sigma.reshape(-1, 1, 1, 1) * eps
+    return _per_picture(alpha) * x0 + _per_picture(sigma) * eps
 
 
 def _add_noise_cases():
     angle = torch.tensor([0.3, 0.7, 1.2], dtype=torch.float64)
     alpha, sigma = angle.cos(), angle.sin()
     return [
-        ("three pictures of 3x3", (_noise(3, 1, 3, 3), _noise(3, 1, 3, 3, seed=1), alpha, sigma)),
-        ("one picture of 4x5", (_noise(1, 2, 4, 5), _noise(1, 2, 4, 5, seed=1), alpha[:1], sigma[:1])),
+        ("three pictures of 3x3", (noise(3, 1, 3, 3), noise(3, 1, 3, 3, seed=1), alpha, sigma)),
+        ("one picture of 4x5", (noise(1, 2, 4, 5), noise(1, 2, 4, 5, seed=1), alpha[:1], sigma[:1])),
     ]
-
-
-def _per_picture(value: Tensor) -> Tensor:
-    return value.reshape(-1, 1, 1, 1)
 
 
 l01_add_noise = Exercise(

@@ -5,12 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from minidiff.checks.exercise import Bug, Exercise
-
-
-def _noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
+from minidiff.checks.exercise import Bug, Exercise, noise
 
 # Noise, ask, compare ------------------------------------------------------------------------
 
@@ -28,7 +23,7 @@ def _loss_cases():
     t = torch.tensor([0.2, 0.5, 0.9], dtype=torch.float64)
     angle = (t * torch.pi / 2).reshape(-1, 1, 1, 1)  # not flow, where sigma is t and both mean the same
     alpha, sigma = angle.cos(), angle.sin()
-    x0, eps = _noise(3, 1, 2, 4).clamp(-1, 1), _noise(3, 1, 2, 4, seed=1)
+    x0, eps = noise(3, 1, 2, 4).clamp(-1, 1), noise(3, 1, 2, 4, seed=1)
     return [
         ("three pictures of 2x4", (_net, x0, eps, t, alpha, sigma)),
         ("two of them, t = 0.5 and 0.9", (_net, x0[1:], eps[1:], t[1:], alpha[1:], sigma[1:])),
@@ -126,7 +121,7 @@ def _answer_cases():
         angle = (torch.tensor(times, dtype=torch.float64) * torch.pi / 2).reshape(-1, 1, 1, 1)
         return angle.cos(), angle.sin()
 
-    x, said = _noise(2, 1, 2, 3, seed=2), _noise(2, 1, 2, 3, seed=3)
+    x, said = noise(2, 1, 2, 3, seed=2), noise(2, 1, 2, 3, seed=3)
     return [
         ("t = 0.3", (x, said, *coefficients(0.3, 0.3))),
         ("t = 0.9", (x, said, *coefficients(0.9, 0.9))),

@@ -6,12 +6,7 @@ from itertools import count
 import torch
 from torch import Tensor
 
-from minidiff.checks.exercise import Bug, Exercise
-
-
-def _noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
+from minidiff.checks.exercise import Bug, Exercise, noise
 
 # The best guess there is --------------------------------------------------------------------
 
@@ -29,8 +24,8 @@ l02_best_guess = Exercise(
     "best_guess",
     best_guess,
     lambda: [
-        ("t = 0.5", (_noise(3, 2), _noise(5, 2, seed=1), 0.8, 0.6)),
-        ("t = 0.8", (_noise(2, 3, seed=2), _noise(4, 3, seed=3), 0.4, 0.9)),
+        ("t = 0.5", (noise(3, 2), noise(5, 2, seed=1), 0.8, 0.6)),
+        ("t = 0.8", (noise(2, 3, seed=2), noise(4, 3, seed=3), 0.4, 0.9)),
     ],
     (
         Bug(
@@ -124,7 +119,7 @@ def _average(begin: Callable, n: int, decay: float, start: Callable) -> dict[str
 
 def _begin() -> tuple[dict[str, Tensor], Callable]:
     """A network of two tensors and an optimizer that changes them in place."""
-    weights = {"bias": _noise(2), "weight": 1 + _noise(2, 2, seed=1)}
+    weights = {"bias": noise(2), "weight": 1 + noise(2, 2, seed=1)}
     tensors, steps = list(weights.values()), count(1)
 
     def training_step() -> None:

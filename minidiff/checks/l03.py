@@ -5,11 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from minidiff.checks.exercise import Bug, Exercise
-
-
-def _noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+from minidiff.checks.exercise import Bug, Exercise, noise
 
 
 def _numbers(*values: float) -> tuple[Tensor, ...]:
@@ -50,7 +46,7 @@ def _ancestral(mean: Callable = _mean, std: Callable = _std) -> Callable:
 l03_ancestral_step = Exercise(
     "ancestral_step",
     ancestral_step,
-    lambda: [(at, (_noise(2, 2), _noise(2, 2, seed=1), _noise(2, 2, seed=2), *n)) for at, n in _STRIDES],
+    lambda: [(at, (noise(2, 2), noise(2, 2, seed=1), noise(2, 2, seed=2), *n)) for at, n in _STRIDES],
     (
         Bug(
             _ancestral(std=lambda *at: _added(*at).sqrt()),
@@ -116,7 +112,7 @@ def ddim_step(x, x0_hat, alpha, sigma, alpha_to, sigma_to) -> Tensor:
 l03_ddim_step = Exercise(
     "ddim_step",
     ddim_step,
-    lambda: [(at, (_noise(2, 2), _noise(2, 2, seed=1), *numbers)) for at, numbers in _STRIDES],
+    lambda: [(at, (noise(2, 2), noise(2, 2, seed=1), *numbers)) for at, numbers in _STRIDES],
     (
         Bug(
             lambda x, x0_hat, a, s, a_to, s_to: a_to * x0_hat + s_to * (x - a * x0_hat),
@@ -185,7 +181,7 @@ l03_heun_step = Exercise(
     "heun_step",
     heun_step,
     lambda: [
-        (f"t = {t}, t_to = {to}", (lambda x, t: torch.sin(2 * x) + x * t**2, _noise(2, 2), *_numbers(t, to)))
+        (f"t = {t}, t_to = {to}", (lambda x, t: torch.sin(2 * x) + x * t**2, noise(2, 2), *_numbers(t, to)))
         for t, to in ((0.9, 0.4), (0.5, 0.25))
     ],
     (

@@ -5,12 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from minidiff.checks.exercise import Bug, Exercise
-
-
-def _noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
+from minidiff.checks.exercise import Bug, Exercise, noise
 
 # The loop -----------------------------------------------------------------------------------
 
@@ -41,7 +36,7 @@ l03_walk = Exercise(
     "walk",
     lambda denoise, step, x, times: walk(denoise, step, x, times),
     lambda: [
-        (f"times {', '.join(f'{t:g}' for t in times)}", (_toy_denoise, _toy_step, _noise(2, 2), torch.tensor(times)))
+        (f"times {', '.join(f'{t:g}' for t in times)}", (_toy_denoise, _toy_step, noise(2, 2), torch.tensor(times)))
         for times in ([1.0, 0.7, 0.3, 0.0], [0.9, 0.5, 0.4])
     ],
     (
