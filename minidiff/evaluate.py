@@ -1,10 +1,15 @@
-"""How good are generated digits? Two numbers, each beside what real digits get.
+"""How good are generated digits? Several numbers, each beside what real digits get.
 
-The judge is a small classifier trained on real digits. Its answers give the digit accuracy, its 64
-features the Frechet distance.
+The judge is a small classifier trained on real digits. Its answers give the digit accuracy, its 64 features
+the space in which the other numbers are measured. What each number means, and how it is fooled: minidiff/metrics.py
+and lesson 04.
 """
 
+import dataclasses
+import json
 import platform
+import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +17,12 @@ import torch
 from torch import Tensor
 
 from minidiff import data
-from minidiff.files import asset
+from minidiff.files import asset, read_tensors
+from minidiff.metrics import bootstrap, calibration_error, diversity, floor, frechet, memorisation, precision_recall
 from minidiff.networks import Judge
 from minidiff.pipeline import TextToImage, load_weights
+
+Features = Callable[[Tensor], Tensor]  # pictures (N, C, H, W) in [-1, 1] -> features (N, D)
 
 
 def load_judge(device: torch.device | str = "cpu", folder: Path | None = None) -> Judge:
@@ -27,48 +35,52 @@ def load_judge(device: torch.device | str = "cpu", folder: Path | None = None) -
 @torch.no_grad()
 def judged(judge: Judge, pictures: Tensor) -> tuple[Tensor, Tensor]:
     """The judge's features (N, 64) in float64 and its answers (N,), for pictures in [-1, 1]."""
-    features = torch.cat([judge.features(part) for part in pictures.split(500)])
+    device = next(judge.parameters()).device
+    features = torch.cat([judge.features(part.to(device)) for part in pictures.split(500)])
     return features.double().cpu(), judge.classify(features).argmax(1).cpu()
+
+
+@torch.no_grad()
+def confidence(judge: Judge, features: Tensor) -> Tensor:
+    """How sure the judge is of its answers, (N,) in [0, 1], from its features (N, 64)."""
+    device = next(judge.parameters()).device
+    return judge.classify(features.float().to(device)).softmax(1).amax(1).cpu()
 
 
 def judge_accuracy(judge: Judge, split: str) -> float:
     """Share of the real digits of `split` that the judge reads right."""
     digits = data.mnist(split)
-    _, answers = judged(judge, digits.images.to(next(judge.parameters()).device))
-    return float((answers == digits.labels).double().mean())
+    return float((judged(judge, digits.images)[1] == digits.labels).double().mean())
 
 
-def frechet(a: Tensor, b: Tensor) -> float:
-    """The Frechet distance between two clouds of features, (N, D) and (M, D), taken as Gaussians.
+def inception(weights: Path, device: torch.device | str = "cpu") -> Features:
+    """The 2,048 features that published FIDs are measured in, for pictures of any size, gray or RGB.
 
-    |mean_a - mean_b|^2 + trace(A + B - 2 (A B)^(1/2)). Dowson and Landau 1982; Heusel et al. 2017.
-    It grows as N shrinks, so only compare at equal N. Raises ValueError for fewer than two rows.
+    torchmetrics' Inception v3 (it resizes to 299x299). weights: a safetensors file with the tensors of torch-fidelity's
+    weights-inception-2015-12-05-6726825d.pth; the README says how to make it. Raises ValueError if it is not that.
     """
-    if min(len(a), len(b)) < 2:
-        raise ValueError("a covariance needs at least two pictures on each side")
-    a, b = a.double(), b.double()
-    cov_a, cov_b = a.T.cov(), b.T.cov()
-    # the trace of the root of A B is that of the symmetric root(A) B root(A), which eigh can do
-    values, vectors = torch.linalg.eigh(cov_a)
-    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
-    cross = torch.linalg.eigvalsh(root @ cov_b @ root).clamp(min=0).sqrt().sum()
-    return float((a.mean(0) - b.mean(0)).square().sum() + cov_a.trace() + cov_b.trace() - 2 * cross)
+    try:
+        from torchmetrics.image.fid import NoTrainInceptionV3
 
+        with tempfile.TemporaryDirectory() as folder:
+            torch.save(read_tensors(weights), Path(folder) / "weights.pth")  # the only kind that its constructor reads
+            net = NoTrainInceptionV3("inception", ["2048"], str(Path(folder) / "weights.pth")).to(device)
+    except ModuleNotFoundError:
+        raise ValueError("Inception features need two more packages: pip install torchmetrics torch-fidelity") from None
+    except RuntimeError as error:
+        raise ValueError(f"{weights} does not hold Inception's weights:{str(error).splitlines()[1]}") from None
 
-def floor(features: Tensor, n: int, draws: int = 20, seed: int = 0) -> tuple[float, float]:
-    """What n real pictures score against the other real ones: mean and standard deviation over draws.
+    @torch.no_grad()
+    def features(pictures: Tensor) -> Tensor:
+        parts = ((part + 1) * 127.5 for part in pictures.expand(-1, 3, -1, -1).split(50))
+        return torch.cat([net(part.round().byte().to(device)).double().cpu() for part in parts])
 
-    No generator can be expected to come below it at this n.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    orders = [torch.randperm(len(features), generator=generator) for _ in range(draws)]
-    scores = torch.tensor([frechet(features[order[:n]], features[order[n:]]) for order in orders])
-    return float(scores.mean()), float(scores.std())
+    return features
 
 
 @dataclass(frozen=True)
 class Report:
-    """What `minidiff evaluate` measured, and with what."""
+    """What `minidiff evaluate` measured, and with what. `_real`: what real pictures get in the same place."""
 
     model: str
     n: int
@@ -77,62 +89,103 @@ class Report:
     scale: float
     sampler: str
     steps: int
+    features: str
     machine: str
     accuracy: float  # share of pictures that the judge reads as the digit asked for
-    accuracy_real: float  # the same for real digits
+    accuracy_real: float
+    calibration: float  # the judge's expected calibration error: how far its confidence is from its accuracy
+    calibration_real: float
     frechet: float
+    frechet_error: float  # standard error, by bootstrap
     frechet_floor: float  # real against real at the same n
     frechet_floor_std: float  # between draws of the real n
+    diversity: float  # mean distance within a class, as a share of that of real pictures
+    precision: float
+    precision_real: float
+    recall: float
+    recall_real: float
+    memorisation: float  # distance to the nearest training picture, over that to the nearest held-out one
+    memorisation_real: float
+
+    def json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=2)
 
     def __str__(self) -> str:
+        low, high = (self.frechet + side * 1.96 * self.frechet_error for side in (-1, 1))
         rows = [
             ("digit accuracy", f"{self.accuracy:.1%}", f"{self.accuracy_real:.1%}"),
+            ("  the judge's calibration error", f"{self.calibration:.3f}", f"{self.calibration_real:.3f}"),
             ("Frechet distance", f"{self.frechet:.2f}", f"{self.frechet_floor:.2f} +- {self.frechet_floor_std:.2f}"),
+            ("  95 % interval (bootstrap)", f"{low:.2f} to {high:.2f}", ""),
             ("  ratio to the floor", f"{self.frechet / self.frechet_floor:.2f}", "1"),
+            ("diversity within a class", f"{self.diversity:.1%}", "100%"),
+            ("precision", f"{self.precision:.3f}", f"{self.precision_real:.3f}"),
+            ("recall", f"{self.recall:.3f}", f"{self.recall_real:.3f}"),
+            ("memorisation ratio", f"{self.memorisation:.3f}", f"{self.memorisation_real:.3f}"),
         ]
-        lines = [f"{'':22}{'generated':>12}{'real':>16}"]
-        lines += [f"{name:22}{value:>12}{real:>16}" for name, value, real in rows]
+        lines = [f"{'':33}{'generated':>14}{'real':>16}"]
+        lines += [f"{name:33}{value:>14}{real:>16}" for name, value, real in rows]
         lines += [
             f"{self.model}: n = {self.n}, seed {self.seed}, scale {self.scale:g}, {self.steps} steps of {self.sampler}",
-            f"real digits: {self.split} split, {self.n} against the rest; machine: {self.machine}",
+            f"real digits: {self.split} split, {self.n} against the rest; features: {self.features}",
+            f"machine: {self.machine}",
         ]
         return "\n".join(lines)
 
 
 def evaluate(
     pipe: TextToImage, n: int = 1000, *, split: str = "test", scale: float | None = None, sampler: str = "dpmpp_2m",
-    steps: int = 20, seed: int = 0, progress=lambda iterable, **_: iterable,
+    steps: int = 20, seed: int = 0, features: Features | None = None, progress=lambda iterable, **_: iterable,
 ) -> Report:  # fmt: skip
     """Draw n digits and compare them with real ones of `split` that training never saw.
 
-    The digits asked for are the labels of n real ones, so that both have the same mix of classes. progress:
-    wraps the loop, such as tqdm. Raises ValueError where n is too large or too small for the split.
+    The digits asked for are the labels of n real ones, so that both have the same mix of classes. These n real
+    digits are measured like the generated ones; the rest of the split is what both are compared with.
+    features: the space to measure in, None for the judge's. progress: wraps the loop, such as tqdm.
+    Raises ValueError where n is too large or too small for the split.
     """
     real = data.mnist(split)
     if not 65 <= n <= len(real) // 2:
         raise ValueError(f"n must lie between 65 (a covariance of 64 features) and {len(real) // 2}, got {n}")
     scale = pipe.config.scale if scale is None else scale
     judge = load_judge(pipe.device)
-    real_features, real_answers = judged(judge, real.images.to(pipe.device))
     order = torch.randperm(len(real), generator=torch.Generator().manual_seed(seed))
-    wanted = real.labels[order[:n]]
+    one, rest = order[:n], order[n:]  # the real digits that play the generator's part, and what all are compared with
+    wanted = real.labels[one]
 
-    pictures = []
+    drawn = []
     for part in progress(wanted.split(100), unit="00 pictures"):
         prompts = [str(digit) for digit in part.tolist()]
-        first = seed + 100 * len(pictures)  # every picture has a seed of its own
-        pictures.append(pipe.decode(pipe.latents(prompts, steps=steps, scale=scale, sampler=sampler, seed=first)))
-    features, answers = judged(judge, torch.cat(pictures) * 2 - 1)
+        first = seed + 100 * len(drawn)  # every picture has a seed of its own
+        drawn.append(pipe.decode(pipe.latents(prompts, steps=steps, scale=scale, sampler=sampler, seed=first)).cpu())
+    pictures = torch.cat(drawn) * 2 - 1
 
-    floor_mean, floor_std = floor(real_features, n, seed=seed)
+    judge_features, answers = judged(judge, pictures)
+    judge_real, answers_real = judged(judge, real.images)
+    right, right_real = answers == wanted, answers_real == real.labels
+    fake, known = (judge_features, judge_real) if features is None else (features(pictures), features(real.images))
+    floor_mean, floor_std = floor(known, n, seed=seed)
+    precision, recall = precision_recall(known[rest[:n]], fake)
+    precision_real, recall_real = precision_recall(known[rest[:n]], known[one])
+    train = data.mnist("train").images
     return Report(
         model=pipe.config.name, n=n, split=split, seed=seed, scale=scale, sampler=sampler, steps=steps,
-        machine=machine(pipe.device),
-        accuracy=float((answers == wanted).double().mean()),
-        accuracy_real=float((real_answers == real.labels).double().mean()),
-        frechet=frechet(features, real_features[order[n:]]),
+        features="the judge's" if features is None else "Inception's", machine=machine(pipe.device),
+        accuracy=float(right.double().mean()),
+        accuracy_real=float(right_real.double().mean()),
+        calibration=calibration_error(confidence(judge, judge_features), right),
+        calibration_real=calibration_error(confidence(judge, judge_real), right_real),
+        frechet=frechet(fake, known[rest]),
+        frechet_error=float(bootstrap(lambda rows: frechet(rows, known[rest]), fake, seed=seed).std()),
         frechet_floor=floor_mean,
         frechet_floor_std=floor_std,
+        diversity=diversity(fake, wanted) / diversity(known[one], wanted),
+        precision=precision,
+        precision_real=precision_real,
+        recall=recall,
+        recall_real=recall_real,
+        memorisation=memorisation(pictures, train, real.images[rest]),
+        memorisation_real=memorisation(real.images[one], train, real.images[rest]),
     )  # fmt: skip
 
 

@@ -1,12 +1,13 @@
-"""Measures that do what they say, and the shipped model measured with them."""
+"""The judge, and the shipped model measured with it."""
 
-import math
+import json
 
 import pytest
 import torch
 
 from minidiff import TextToImage, data
-from minidiff.evaluate import evaluate, floor, frechet, judge_accuracy, judged, load_judge
+from minidiff.evaluate import evaluate, inception, judge_accuracy, judged, load_judge
+from minidiff.files import asset
 
 
 @pytest.fixture(scope="module")
@@ -16,58 +17,51 @@ def real():
     return *judged(load_judge(), digits.images), digits
 
 
-def cloud(n, mean, scale, seed):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(n, 3, generator=generator, dtype=torch.float64) * torch.tensor(scale) + torch.tensor(mean)
-
-
-def exactly(mean, scale):
-    """Six points whose mean and (sample) standard deviations are exactly these, uncorrelated."""
-    axes = torch.eye(3, dtype=torch.float64)
-    points = torch.cat([axes, -axes]) * math.sqrt(5 / 2)
-    return points * torch.tensor(scale, dtype=torch.float64) + torch.tensor(mean, dtype=torch.float64)
-
-
-def test_frechet_by_hand():
-    a, b = exactly([0.0, 1.0, 2.0], [1.0, 2.0, 3.0]), exactly([1.0, 1.0, 0.0], [2.0, 2.0, 0.5])
-    # for axis-aligned Gaussians: squared distances of the means and of the standard deviations
-    assert frechet(a, b) == pytest.approx(1 + 0 + 4 + 1 + 0 + 6.25)
-    assert frechet(a, a) == pytest.approx(0, abs=1e-9) and frechet(a, b) == pytest.approx(frechet(b, a))
-    turn = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64))[0]
-    assert frechet(a @ turn, b @ turn) == pytest.approx(frechet(a, b))
-    with pytest.raises(ValueError, match="at least two"):
-        frechet(a[:1], b)
-
-
-def test_frechet_of_full_covariances():
-    """Against the definition, with the matrix root of A B taken from its eigenvalues."""
-    mix = torch.tensor([[1.0, 0.4, 0.0], [0.0, 1.0, -0.7], [0.2, 0.0, 1.0]], dtype=torch.float64)
-    a, b = cloud(400, [0.0, 0.0, 0.0], [1.0, 2.0, 0.5], 0) @ mix, cloud(300, [0.3, 0.0, 0.0], [1.0, 1.0, 1.0], 1)
-    cov_a, cov_b = a.T.cov(), b.T.cov()
-    root = torch.linalg.eigvals(cov_a @ cov_b).real.sqrt().sum()
-    expected = (a.mean(0) - b.mean(0)).square().sum() + cov_a.trace() + cov_b.trace() - 2 * root
-    assert frechet(a, b) == pytest.approx(float(expected), rel=1e-9)
-
-
-def test_the_floor_falls_with_n_and_is_what_two_halves_score(real):
-    features, *_ = real
-    small, large = floor(features, 250)[0], floor(features, 1000)[0]
-    assert 0 < large < small
-    order = torch.randperm(len(features), generator=torch.Generator().manual_seed(5))
-    mean, std = floor(features, 1000)
-    assert abs(frechet(features[order[:1000]], features[order[1000:]]) - mean) < 4 * std
-
-
-def test_damage_is_noticed_in_order(real):
-    features, _, digits = real
-    pictures, judge = digits.images[:1000], load_judge()
-    noise = torch.randn(pictures.shape, generator=torch.Generator().manual_seed(0))
-    scores = [frechet(judged(judge, pictures + s * noise)[0], features[1000:]) for s in (0.0, 0.1, 0.2, 0.4, 0.8)]
-    assert scores == sorted(scores) and scores[-1] > 5 * scores[0]
-
-
 def test_the_judge_reads_unseen_digits():
     assert judge_accuracy(load_judge(), "test") >= 0.995
+
+
+@pytest.fixture(scope="module")
+def inception_file(tmp_path_factory):
+    """Inception's architecture with random weights, in the real format."""
+    from safetensors.torch import save_file
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    with pytest.MonkeyPatch.context() as patch:  # its constructor downloads and loads: let it do neither
+        patch.setattr("torch_fidelity.feature_extractor_inceptionv3.load_state_dict_from_url", lambda *_, **__: None)
+        patch.setattr(FeatureExtractorInceptionV3, "load_state_dict", lambda *_: None)
+        net = FeatureExtractorInceptionV3("inception", ["2048"])
+    path = tmp_path_factory.mktemp("inception") / "inception.safetensors"
+    save_file(net.state_dict(), path)
+    return path
+
+
+def test_features_of_inception(inception_file):
+    """Any pictures: gray or RGB, the same features alone and in a batch, and different for different pictures."""
+    features = inception(inception_file)
+    gray = data.mnist("validation").images[:2]
+    found = features(gray)
+    assert found.shape == (2, 2048) and found.isfinite().all() and not torch.equal(found[0], found[1])
+    torch.testing.assert_close(features(gray[:1].repeat(1, 3, 1, 1)), found[:1], rtol=1e-3, atol=1e-4)
+
+
+def test_other_features_measure_another_distance():
+    pipe = TextToImage.load("mnist", device="cpu")
+    plain = evaluate(pipe, 65, split="validation", steps=1)
+    pixels = evaluate(pipe, 65, split="validation", steps=1, features=lambda x: x[..., ::4, ::4].flatten(1).double())
+    assert pixels.frechet != plain.frechet and pixels.recall != plain.recall
+    assert pixels.accuracy == plain.accuracy and pixels.memorisation == plain.memorisation
+
+
+@pytest.mark.parametrize("content", [None, b"nonsense", "the judge's"])
+def test_a_file_that_is_not_inception(content, tmp_path):
+    path = tmp_path / "inception.safetensors"
+    if content == "the judge's":
+        path = asset("weights/judge/model.safetensors")
+    elif content:
+        path.write_bytes(content)
+    with pytest.raises((ValueError, OSError), match="safetensors"):
+        inception(path)
 
 
 def test_the_judge_gives_the_same_answers_whatever_the_batch(real):
@@ -80,7 +74,21 @@ def test_the_shipped_model_draws_what_it_is_asked_for():
     report = evaluate(pipe, 200, split="validation", seed=1)
     assert report.accuracy >= 0.97 and report.accuracy_real >= 0.99
     assert 0.5 * report.frechet_floor < report.frechet < 4 * report.frechet_floor
-    assert all(word in str(report) for word in ("digit accuracy", "n = 200", "seed 1", "20 steps of dpmpp_2m", "torch"))
+    assert report.diversity > 0.8 and min(report.precision, report.recall) > 0.7
+    assert report.memorisation == pytest.approx(report.memorisation_real, rel=0.05)
+    assert report.calibration < 0.1 and report.calibration_real < 0.1
+    words = (
+        "digit accuracy",
+        "recall",
+        "n = 200",
+        "seed 1",
+        "scale 1.5",
+        "20 steps of dpmpp_2m",
+        "torch",
+        "the judge's",
+    )
+    assert all(word in str(report) for word in words)
+    assert json.loads(report.json())["memorisation"] == report.memorisation
     ignoring = evaluate(pipe, 100, split="validation", scale=0.0, steps=8)
     assert ignoring.accuracy < 0.4  # no prompt, no digit
 
@@ -90,7 +98,7 @@ def test_a_model_that_draws_noise_is_seen_through():
     for parameter in pipe.net.unet.conv_out.parameters():
         parameter.zero_()
     report = evaluate(pipe, 100, split="validation", steps=2)
-    assert report.accuracy < 0.4 and report.frechet > 10 * report.frechet_floor
+    assert report.accuracy < 0.4 and report.frechet > 10 * report.frechet_floor and report.precision < 0.1
 
 
 @pytest.mark.parametrize("n", [0, 64, 5000])
