@@ -17,7 +17,8 @@ import tyro
 
 from minidiff import TextToImage, data
 from minidiff.diffusion import SAMPLERS
-from minidiff.evaluate import floor, frechet, judged, load_judge, machine
+from minidiff.evaluate import judged, load_judge, machine
+from minidiff.metrics import bootstrap, floor, frechet
 
 QUICK, SLOW = ("dpmpp_2m", 20), ("ddpm", 1000)  # the comparison that matters
 
@@ -61,6 +62,12 @@ def main(options: Options) -> None:
         return pipe.decode(latents), time.perf_counter() - start
 
     draw("euler", 2)  # warm up
+
+    def resampled(cell: tuple[str, int]) -> torch.Tensor:
+        """The distance of resamples. The same rows for every cell: the prompts and start noises are the same too, so
+        that differences are less noisy than the numbers themselves."""
+        return bootstrap(lambda rows: frechet(rows, rest), features[cell], draws=200)
+
     features, seconds = {}, {}
     for steps in options.steps:  # the short ones first: there is something to read early
         for sampler in options.samplers:
@@ -68,24 +75,16 @@ def main(options: Options) -> None:
             pictures, seconds[cell] = draw(*cell)
             features[cell], _ = judged(judge, pictures * 2 - 1)
             calls = 2 * steps - 1 if sampler == "heun" else steps
-            score, error = frechet(features[cell], rest), float(bootstrap(features[cell], rest).std())
+            score, error = frechet(features[cell], rest), float(resampled(cell).std())
             print(f"{sampler:10}{steps:>7}{calls:>7}{score:>10.2f}{error:>7.2f}{seconds[cell]:>9.1f}", flush=True)
             if cell == SLOW and QUICK in seconds:  # beside it once more, as the machine may have been busier
                 seconds[QUICK] = max(seconds[QUICK], draw(*QUICK)[1])
 
     if QUICK in features and SLOW in features:
         difference = frechet(features[QUICK], rest) - frechet(features[SLOW], rest)
-        error = float((bootstrap(features[QUICK], rest) - bootstrap(features[SLOW], rest)).std())
+        error = float((resampled(QUICK) - resampled(SLOW)).std())
         print(f"\ndpmpp_2m in 20 steps minus ddpm in 1000: {difference:+.2f} +- {error:.2f}")
         print(f"time: 1/{seconds[SLOW] / seconds[QUICK]:.0f}, the quicker one timed twice and the longer taken")
-
-
-def bootstrap(features: torch.Tensor, rest: torch.Tensor, draws: int = 200) -> torch.Tensor:
-    """The distance of resamples of the generated pictures, (draws,). The same rows for every cell: the prompts and
-    start noises are the same too, so that differences are less noisy than the numbers themselves."""
-    generator = torch.Generator().manual_seed(0)
-    rows = torch.randint(len(features), (draws, len(features)), generator=generator)
-    return torch.tensor([frechet(features[row], rest) for row in rows])
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, redirect_stderr
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import dropwhile, takewhile
 from pathlib import Path
@@ -73,16 +73,18 @@ class Sample:
 class Train:
     """Train a model from nothing, or go on with a run that was stopped (Ctrl-C keeps what is done)."""
 
-    what: Positional[Literal["mnist", "judge"]]
-    """mnist: the digit model. judge: the classifier that evaluate asks."""
+    what: Positional[Literal["mnist", "cifar10", "judge"]]
+    """mnist: digits. cifar10: photographs; wants a GPU, on which it has not been run yet. judge: what evaluate asks."""
     out: Path | None = None
-    """Folder of the run; runs/mnist or runs/judge if not given. A run that is there is gone on with."""
+    """Folder of the run; runs/ and the name of what is trained if not given. A run that is there is gone on with."""
     minutes: float | None = None
-    """How long, measured by the speed of the first steps. Only for mnist."""
+    """How long, measured by the speed of the first steps. Not for the judge."""
     steps: int | None = None
-    """How many batches instead. Only for mnist."""
-    batch: int = 64
-    """Pictures a step. Only for mnist."""
+    """How many batches instead. None: the preset's number. Not for the judge."""
+    batch: int | None = None
+    """Pictures a step. None: the preset's number. Not for the judge."""
+    data: Path | None = None
+    """Folder with CIFAR-10's archive, or to fetch it into (170 MB). None: the user's cache."""
     seed: int = 0
     """The same seed gives the same weights on the same machine."""
     device: str | None = None
@@ -99,20 +101,19 @@ class Train:
             raise ValueError("give minutes or steps, not both")
         from minidiff.device import pick_device
         from minidiff.evaluate import judge_accuracy, load_judge
-        from minidiff.training import TrainConfig
         from minidiff.training.judge import train_judge
-        from minidiff.training.presets import train_mnist
+        from minidiff.training.presets import PRESETS, train_preset
 
         device = pick_device(self.device)
-        if self.what == "judge":
-            run = train_judge(folder, device, seed=self.seed)
+        if preset := PRESETS.get(self.what):
+            config = replace(preset.train, steps=self.steps or preset.train.steps, seed=self.seed)
+            run = train_preset(preset, folder, config, self.batch or preset.batch, device, self.minutes, self.data)
         else:
-            config = TrainConfig(steps=self.steps or TrainConfig.steps, seed=self.seed)
-            run = train_mnist(folder, config, self.batch, device, self.minutes)
+            run = train_judge(folder, device, seed=self.seed)
         finished = self.follow(run)
-        if self.what == "mnist":
+        if preset:
             print(f"{folder}: {'done' if finished else 'stopped; the same command goes on'}")
-            print(f"draw with it: minidiff sample 7 --model {folder}")
+            print(f"draw with it: minidiff sample {preset.prompt} --model {folder}")
         elif finished:
             accuracy = judge_accuracy(load_judge(device, folder), "test")
             print(f"{folder}: done; reads {accuracy:.2%} of the 10,000 test digits right")
@@ -153,18 +154,25 @@ class Evaluate:
     """How to walk: ddpm, ddim, euler, heun or dpmpp_2m."""
     seed: int = 0
     """Of the pictures and of the choice of real digits."""
+    json: bool = False
+    """Print the numbers as JSON, one object."""
+    inception: Path | None = None
+    """Measure in Inception's features, which this .safetensors file has, instead of the judge's (see the README)."""
     device: str | None = None
     """cpu, cuda or mps. None: the best there is."""
 
     def run(self) -> None:
         from tqdm import tqdm
 
-        from minidiff.evaluate import evaluate
+        from minidiff.evaluate import evaluate, inception
         from minidiff.pipeline import TextToImage
 
         pipe = TextToImage.load(self.model, self.device)
         settings = {"split": self.split, "scale": self.scale, "sampler": self.sampler, "steps": self.steps}
-        print(evaluate(pipe, self.n, seed=self.seed, progress=partial(tqdm, leave=False, delay=1), **settings))
+        features = inception(self.inception, pipe.device) if self.inception else None
+        progress = partial(tqdm, leave=False, delay=1)
+        report = evaluate(pipe, self.n, seed=self.seed, features=features, progress=progress, **settings)
+        print(report.json() if self.json else report)
 
 
 @dataclass
@@ -172,6 +180,7 @@ class List:
     """The models, samplers, schedules and data that are there."""
 
     def run(self) -> None:
+        from minidiff.data.cifar import ARCHIVE, cifar10_path
         from minidiff.data.mnist import SPLITS
         from minidiff.diffusion import GRIDS, PREDICTIONS, SAMPLERS, SCHEDULES
         from minidiff.pipeline import models
@@ -179,7 +188,10 @@ class List:
         for name, folder in models().items():
             size = (folder / "model.safetensors").stat().st_size / 1e6
             print(f"model        {name} ({size:.1f} MB)")
-        print(f"data         mnist ({', '.join(f'{last - first:,} {s}' for s, (_, first, last) in SPLITS.items())})")
+        there = f"here: {cifar10_path()}" if cifar10_path().exists() else f"{ARCHIVE.size / 1e6:.0f} MB to be fetched"
+        for name, splits, note in (("mnist", SPLITS, "comes with minidiff"), ("cifar10", ARCHIVE.splits, there)):
+            sizes = ", ".join(f"{last - first:,} {split}" for split, (_, first, last) in splits.items())
+            print(f"data         {name} ({sizes}; {note})")
         for kind, known in (
             ("samplers", SAMPLERS),
             ("schedules", SCHEDULES),

@@ -91,10 +91,10 @@ class Report:
     steps: int
     features: str
     machine: str
-    accuracy: float  # share of pictures that the judge reads as the digit asked for
-    accuracy_real: float
-    calibration: float  # the judge's expected calibration error: how far its confidence is from its accuracy
-    calibration_real: float
+    accuracy: float | None  # share of pictures that the judge reads as the digit asked for; None: no digits
+    accuracy_real: float | None
+    calibration: float | None  # the judge's expected calibration error: how far its confidence is from its accuracy
+    calibration_real: float | None
     frechet: float
     frechet_error: float  # standard error, by bootstrap
     frechet_floor: float  # real against real at the same n
@@ -112,9 +112,11 @@ class Report:
 
     def __str__(self) -> str:
         low, high = (self.frechet + side * 1.96 * self.frechet_error for side in (-1, 1))
-        rows = [
+        judged = [] if self.accuracy is None else [
             ("digit accuracy", f"{self.accuracy:.1%}", f"{self.accuracy_real:.1%}"),
             ("  the judge's calibration error", f"{self.calibration:.3f}", f"{self.calibration_real:.3f}"),
+        ]  # fmt: skip
+        rows = judged + [
             ("Frechet distance", f"{self.frechet:.2f}", f"{self.frechet_floor:.2f} +- {self.frechet_floor_std:.2f}"),
             ("  95 % interval (bootstrap)", f"{low:.2f} to {high:.2f}", ""),
             ("  ratio to the floor", f"{self.frechet / self.frechet_floor:.2f}", "1"),
@@ -127,7 +129,7 @@ class Report:
         lines += [f"{name:33}{value:>14}{real:>16}" for name, value, real in rows]
         lines += [
             f"{self.model}: n = {self.n}, seed {self.seed}, scale {self.scale:g}, {self.steps} steps of {self.sampler}",
-            f"real digits: {self.split} split, {self.n} against the rest; features: {self.features}",
+            f"real pictures: {self.split} split, {self.n} against the rest; features: {self.features}",
             f"machine: {self.machine}",
         ]
         return "\n".join(lines)
@@ -137,44 +139,50 @@ def evaluate(
     pipe: TextToImage, n: int = 1000, *, split: str = "test", scale: float | None = None, sampler: str = "dpmpp_2m",
     steps: int = 20, seed: int = 0, features: Features | None = None, progress=lambda iterable, **_: iterable,
 ) -> Report:  # fmt: skip
-    """Draw n digits and compare them with real ones of `split` that training never saw.
+    """Draw n pictures and compare them with real ones of `split` that training never saw.
 
-    The digits asked for are the labels of n real ones, so that both have the same mix of classes. These n real
-    digits are measured like the generated ones; the rest of the split is what both are compared with.
-    features: the space to measure in, None for the judge's. progress: wraps the loop, such as tqdm.
-    Raises ValueError where n is too large or too small for the split.
+    The classes asked for are those of n real pictures, so that both have the same mix. These n are measured like the
+    generated ones; the rest of the split is what both are compared with. features: the space to measure in, None
+    for the judge's, which knows digits only. progress: wraps the loop, such as tqdm.
+    Raises ValueError where n is too large or too small for the split, or where photographs are to be judged.
     """
-    real = data.mnist(split)
+    digits = pipe.config.labels == "digits"
+    if not digits and features is None:
+        raise ValueError(f"the judge reads digits, not {pipe.config.labels}: measure in Inception's features")
+    pictures_of = data.mnist if digits else data.cifar10
+    real = pictures_of(split)
     if not 65 <= n <= len(real) // 2:
         raise ValueError(f"n must lie between 65 (a covariance of 64 features) and {len(real) // 2}, got {n}")
     scale = pipe.config.scale if scale is None else scale
-    judge = load_judge(pipe.device)
     order = torch.randperm(len(real), generator=torch.Generator().manual_seed(seed))
-    one, rest = order[:n], order[n:]  # the real digits that play the generator's part, and what all are compared with
+    one, rest = order[:n], order[n:]  # the real pictures that play the generator's part, and what all are compared with
     wanted = real.labels[one]
 
+    classes, _ = data.LABELS[pipe.config.labels]
     drawn = []
     for part in progress(wanted.split(100), unit="00 pictures"):
-        prompts = [str(digit) for digit in part.tolist()]
+        prompts = [classes[label] for label in part.tolist()]
         first = seed + 100 * len(drawn)  # every picture has a seed of its own
         drawn.append(pipe.decode(pipe.latents(prompts, steps=steps, scale=scale, sampler=sampler, seed=first)).cpu())
     pictures = torch.cat(drawn) * 2 - 1
 
-    judge_features, answers = judged(judge, pictures)
-    judge_real, answers_real = judged(judge, real.images)
-    right, right_real = answers == wanted, answers_real == real.labels
-    fake, known = (judge_features, judge_real) if features is None else (features(pictures), features(real.images))
+    of_judge = dict.fromkeys(("accuracy", "accuracy_real", "calibration", "calibration_real"))
+    if digits:
+        judge = load_judge(pipe.device)
+        for name, shown, labels in (("", pictures, wanted), ("_real", real.images, real.labels)):
+            seen, answers = judged(judge, shown)
+            of_judge["accuracy" + name] = float((answers == labels).double().mean())
+            of_judge["calibration" + name] = calibration_error(confidence(judge, seen), answers == labels)
+    look = features or (lambda shown: judged(judge, shown)[0])
+    fake, known = look(pictures), look(real.images)
     floor_mean, floor_std = floor(known, n, seed=seed)
     precision, recall = precision_recall(known[rest[:n]], fake)
     precision_real, recall_real = precision_recall(known[rest[:n]], known[one])
-    train = data.mnist("train").images
+    train = pictures_of("train").images
     return Report(
         model=pipe.config.name, n=n, split=split, seed=seed, scale=scale, sampler=sampler, steps=steps,
-        features="the judge's" if features is None else "Inception's", machine=machine(pipe.device),
-        accuracy=float(right.double().mean()),
-        accuracy_real=float(right_real.double().mean()),
-        calibration=calibration_error(confidence(judge, judge_features), right),
-        calibration_real=calibration_error(confidence(judge, judge_real), right_real),
+        features="Inception's" if features else "the judge's", machine=machine(pipe.device),
+        **of_judge,
         frechet=frechet(fake, known[rest]),
         frechet_error=float(bootstrap(lambda rows: frechet(rows, known[rest]), fake, seed=seed).std()),
         frechet_floor=floor_mean,

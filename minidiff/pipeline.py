@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Generator, Tensor
 
-from minidiff.data import CLASSES, read_digit
+from minidiff.data import LABELS
 from minidiff.device import pick_device
 from minidiff.diffusion import GRIDS, PREDICTIONS, SAMPLERS, SCHEDULES, Step, cfg, denoiser
 from minidiff.files import ROOTS, read_tensors, write, write_tensors
@@ -30,10 +30,12 @@ class ModelConfig:
     prediction: str = "flow"  # a name in PREDICTIONS
     grid: str = "uniform"  # a name in GRIDS
     scale: float = 1.5  # the guidance scale it draws best with
+    labels: str = "digits"  # a name in LABELS: what a prompt can ask for
 
     def build(self) -> Conditional:
         """The network, with random weights."""
-        return Conditional(UNet(self.unet), LabelEncoder(len(CLASSES), self.unet.context_dim))
+        classes, _ = choose(self.labels, LABELS, "labels")
+        return Conditional(UNet(self.unet), LabelEncoder(len(classes), self.unet.context_dim))
 
 
 class TextToImage:
@@ -112,9 +114,9 @@ class TextToImage:
 
     @torch.no_grad()
     def encode(self, prompts: list[str]) -> Tensor:
-        """Context tokens, (B, L, D). The digit model knows no language: it looks the digit up."""
-        labels = torch.tensor([read_digit(prompt) for prompt in prompts], device=self.device)
-        return self.net.text_encoder(labels)
+        """Context tokens, (B, L, D). A model of labels knows no language: it looks the prompt up."""
+        _, read = LABELS[self.config.labels]
+        return self.net.text_encoder(torch.tensor([read(prompt) for prompt in prompts], device=self.device))
 
     @torch.no_grad()
     def encode_negative(self, negative: str | list[str] | None, n: int) -> Tensor:

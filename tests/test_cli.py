@@ -4,6 +4,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -143,6 +144,14 @@ def test_the_speed_is_measured_in_steps():
     assert seconds_a_step(iter(lambda: taken.append(1), 0), count=5) > 0 and len(taken) == 15
 
 
+def test_slow_steps_are_measured_over_fewer(monkeypatch):
+    from minidiff.training import presets
+
+    clock = []
+    monkeypatch.setattr(presets, "time", SimpleNamespace(perf_counter=lambda: 15.0 * len(clock)))
+    assert presets.seconds_a_step(iter(lambda: clock.append(1), 0)) == 15 and len(clock) == 4  # not 30, and 450 seconds
+
+
 @pytest.mark.parametrize(
     "args, problem",
     [
@@ -176,7 +185,10 @@ def test_a_command_that_does_not_exist_and_help():
 def test_list_and_doctor(capsys):
     main(["list"])
     listed = capsys.readouterr().out
-    assert all(word in listed for word in ("mnist (2.", "55,000 train", "dpmpp_2m", "scaled_linear", "karras"))
+    assert all(
+        word in listed
+        for word in ("mnist (2.", "55,000 train", "cifar10 (45,000 train", "dpmpp_2m", "scaled_linear", "karras")
+    )
     with pytest.raises(SystemExit) as stop:
         main(["doctor"])
     assert stop.value.code == 0, capsys.readouterr().out

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from minidiff import data
-from minidiff.diffusion import EPS, FLOW, V, cosine, edm, flow
+from minidiff.diffusion import EPS, FLOW, X0, V, cosine, edm, flow
 from minidiff.networks import Conditional, LabelEncoder, UNet, UNetConfig
 from minidiff.training import EMA, TIMES, TrainConfig, loss, train
 from minidiff.training.checkpoint import FILE
@@ -49,6 +49,33 @@ def test_the_loss_by_hand():
     assert float(loss(net, flow(), FLOW, x0, None, t, eps)) == pytest.approx(2.25)
     torch.testing.assert_close(told["x"][:, 0, 0, 0], torch.tensor([0.75 * 0.5 - 0.25, 0.25 * 0.5 - 0.75]))
     torch.testing.assert_close(told["time"], 1000 * t)
+
+
+@pytest.mark.parametrize(
+    "schedule, pred, error, share",
+    [  # what zeros are wrong by, and Hang et al.'s weight as a share of min(SNR, 5)
+        (cosine(), EPS, lambda a, s: -1.0, lambda snr, s: 1 / snr),
+        (cosine(), X0, lambda a, s: 0.5, lambda snr, s: 1.0),
+        (cosine(), V, lambda a, s: -1.0 * a - 0.5 * s, lambda snr, s: 1 / (snr + 1)),
+        (flow(), FLOW, lambda a, s: -1.5, lambda snr, s: s**2),  # x0_hat = x - sigma * out
+    ],
+    ids=["eps", "x0", "v", "flow"],
+)
+def test_min_snr_by_hand(schedule, pred, error, share):
+    x0, eps, t = torch.full((2, 1, 2, 2), 0.5), torch.full((2, 1, 2, 2), -1.0), torch.tensor([0.25, 0.75])
+    a, s = schedule.alpha(t.double()), schedule.sigma(t.double())
+    snr = (a / s) ** 2
+    assert snr[0] > 5 > snr[1]
+    right = ((torch.tensor([5.0, float(snr[1])]) * share(snr, s)) * torch.as_tensor(error(a, s)) ** 2).mean()
+    value = loss(lambda x, time, condition: torch.zeros_like(x), schedule, pred, x0, None, t, eps, "min_snr")
+    assert float(value) == pytest.approx(float(right), rel=1e-5)
+
+
+def test_min_snr_at_the_ends():
+    """At t = 0 the ratio is infinite and counts 5; at t = 1 it is 0 and counts nothing."""
+    x0, t = torch.full((2, 1, 2, 2), 0.5), torch.tensor([0.0, 1.0])
+    value = loss(lambda x, time, condition: 0 * x, flow(), X0, x0, None, t, torch.ones_like(x0), "min_snr")
+    assert float(value) == pytest.approx((5 * 0.25 + 0) / 2)
 
 
 @pytest.mark.parametrize("schedule, pred", [(flow(), FLOW), (cosine(), EPS), (edm(), V)], ids=["flow", "eps", "edm-v"])

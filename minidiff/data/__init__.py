@@ -1,18 +1,25 @@
 """Pictures with captions. Nothing here knows what a model is."""
 
-from minidiff.data.cifar import CIFAR_CLASSES, cifar_samples
+from minidiff.data.cifar import CIFAR_CLASSES, cifar10, cifar10_path, cifar_samples, read_thing
 from minidiff.data.mnist import CLASSES, mnist, read_digit
 from minidiff.data.pictures import Pictures, batches
 from minidiff.data.points import CLOUDS, points
+
+# What a prompt can name where no text encoder reads it: the classes, and how one is looked up.
+LABELS = {"digits": (CLASSES, read_digit), "cifar10": (CIFAR_CLASSES, read_thing)}
 
 __all__ = [
     "CIFAR_CLASSES",
     "CLASSES",
     "CLOUDS",
+    "LABELS",
     "Pictures",
     "batches",
+    "cifar10",
+    "cifar10_path",
     "cifar_samples",
     "mnist",
     "points",
     "read_digit",
+    "read_thing",
 ]

@@ -1,13 +1,73 @@
-"""CIFAR-10: small colour photographs, 32x32, of ten kinds of things. Krizhevsky 2009."""
+"""CIFAR-10: 60,000 small colour photographs, 32x32, of ten kinds of things. Krizhevsky 2009."""
+
+import os
+import re
+import tarfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
+from minidiff.data.download import fetch
 from minidiff.data.pictures import Pictures
 from minidiff.files import asset
 
 CIFAR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+OTHER_NAMES = {"plane": "airplane", "aeroplane": "airplane", "car": "automobile"}
+TRAIN_FILES = tuple(f"data_batch_{i}.bin" for i in range(1, 6))
+RECORD = 1 + 3 * 32 * 32  # bytes: the label, then the red, the green and the blue plane
+
+
+@dataclass(frozen=True)
+class Archive:
+    """The published file and what is in it."""
+
+    url: str = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
+    size: int = 170_052_171
+    sha256: str = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
+    records: int = 10_000  # pictures in each of the six files
+    validation: int = 5_000  # pictures at the end of the five training files that are not for training
+
+    @property
+    def splits(self) -> dict[str, tuple[tuple[str, ...], int, int]]:
+        """Files, first and last picture of each split."""
+        whole = len(TRAIN_FILES) * self.records
+        return {
+            "train": (TRAIN_FILES, 0, whole - self.validation),
+            "validation": (TRAIN_FILES, whole - self.validation, whole),
+            "test": (("test_batch.bin",), 0, self.records),
+        }
+
+
+ARCHIVE = Archive()
+
+
+def cifar10(split: str = "train", folder: str | Path | None = None) -> Pictures:
+    """The photographs of one split: "train" (45,000), "validation" (5,000) or "test" (10,000).
+
+    images are (N, 3, 32, 32) in [-1, 1], 0.55 GB for "train"; captions are such as "a photo of a cat". They are
+    read from the archive in `folder` (None: see `cifar10_path`), which is fetched if it is not there: 170 MB,
+    once. Every call checks it. No pickle is read.
+
+    Raises ValueError for another split and for an archive that is not the published one, OSError if it cannot
+    be fetched or kept.
+    """
+    if split not in ARCHIVE.splits:
+        raise ValueError(f"no split {split!r}; there is {', '.join(ARCHIVE.splits)}")
+    files, first, last = ARCHIVE.splits[split]
+    path = fetch(ARCHIVE.url, cifar10_path(folder), ARCHIVE.size, ARCHIVE.sha256)
+    records = _read(path, files)[first:last]
+    return _pictures(records[:, 1:].reshape(-1, 3, 32, 32), records[:, 0].long())
+
+
+def cifar10_path(folder: str | Path | None = None) -> Path:
+    """Where the archive is, or will be: in `folder`, else in minidiff's folder in the user's cache."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "minidiff"
+    return (cache if folder is None else Path(folder)) / "cifar-10-binary.tar.gz"
 
 
 def cifar_samples() -> Pictures:
@@ -18,6 +78,47 @@ def cifar_samples() -> Pictures:
     files = sorted(asset("cifar10").glob("cifar10_*.png"))
     pixels = np.stack([np.asarray(Image.open(file)) for file in files])  # (20, 32, 32, 3)
     labels = torch.tensor([int(file.stem.split("_")[-1]) for file in files])
-    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().float() / 127.5 - 1
+    return _pictures(torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), labels)
+
+
+def read_thing(prompt: str) -> int:
+    """The one class that a prompt names: "a photo of a cat" -> 3.
+
+    No language is understood here; the prompt is looked up. Raises ValueError if it names no class, or
+    more than one.
+    """
+    words = [OTHER_NAMES.get(word, word) for word in re.findall(r"[a-z]+", prompt.lower())]
+    found = [CIFAR_CLASSES.index(word) for word in words if word in CIFAR_CLASSES]
+    if len(found) == 1:
+        return found[0]
+    problem = f"names {len(found)} things" if found else "names nothing known here" if prompt.strip() else "is empty"
+    raise ValueError(f'the prompt "{prompt}" {problem}: name one of {", ".join(CIFAR_CLASSES)}')
+
+
+def _read(path: Path, files: tuple[str, ...]) -> Tensor:
+    """The records of these files, one after the other: (N, 3073) bytes, read without unpacking the archive."""
+    found = {}
+    try:
+        with tarfile.open(path, "r:gz") as tar:
+            for member in tar:  # in the order they lie in: going back would unpack anew
+                name = member.name.removeprefix("cifar-10-batches-bin/")
+                if name in files and member.isfile():
+                    if member.size != ARCHIVE.records * RECORD:
+                        expected = f"{ARCHIVE.records:,} records of {RECORD:,}"
+                        raise ValueError(f"{name} in {path} holds {member.size:,} bytes, expected {expected}")
+                    found[name] = tar.extractfile(member).read()
+    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+        raise ValueError(f"{path} cannot be read ({error}): delete it, and it is fetched anew") from None
+    if missing := [name for name in files if name not in found]:
+        raise ValueError(f"{path} holds no {', '.join(missing)}")
+    for name in files:
+        highest = max(found[name][::RECORD])
+        if highest >= len(CIFAR_CLASSES):
+            raise ValueError(f"{name} in {path} has a label {highest}; labels are 0 to {len(CIFAR_CLASSES) - 1}")
+    return torch.from_numpy(np.concatenate([np.frombuffer(found[name], np.uint8) for name in files])).view(-1, RECORD)
+
+
+def _pictures(pixels: Tensor, labels: Tensor) -> Pictures:
     names = [CIFAR_CLASSES[label] for label in labels.tolist()]
-    return Pictures(images, labels, [f"a photo of {'an' if name[0] in 'aeiou' else 'a'} {name}" for name in names])
+    captions = [f"a photo of {'an' if name[0] in 'aeiou' else 'a'} {name}" for name in names]
+    return Pictures(pixels.float().div_(127.5).sub_(1), labels, captions)

@@ -25,9 +25,12 @@ class TrainConfig:
     clip: float = 1.0  # longest gradient
     drop: float = 0.1  # share of pictures whose condition is dropped
     times: str = "logit_normal"  # at which t, see TIMES
+    weighting: str = "none"  # how much each t counts, see WEIGHTINGS
     ema: float = 0.999  # how slowly the average of the weights follows
     seed: int = 0
     save_every: int = 500  # steps between two checkpoints
+    bf16: bool = False  # compute in bfloat16 where autocast sees fit; weights and their average stay float32
+    compile: bool = False  # the network through torch.compile: a minute or so at first, faster steps after
 
     def __post_init__(self):
         if self.steps < 1:
@@ -87,6 +90,7 @@ def train(
     optimizer = torch.optim.AdamW(net.parameters(), lr=config.lr, weight_decay=config.weight_decay)
     done = restore(folder, net, ema.net, optimizer) if folder else 0
     net.train()
+    ask = torch.compile(net) if config.compile else net
     try:
         for x0, condition in islice(batches, done, config.steps):
             for group in optimizer.param_groups:
@@ -100,7 +104,8 @@ def train(
                 condition = torch.where(dropped, null, condition)
             condition = None if condition is None else condition.to(device)
 
-            value = loss(net, schedule, pred, x0.to(device), condition, t, eps)
+            with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
+                value = loss(ask, schedule, pred, x0.to(device), condition, t, eps, config.weighting)
             optimizer.zero_grad()
             value.backward()
             nn.utils.clip_grad_norm_(net.parameters(), config.clip)

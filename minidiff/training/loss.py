@@ -4,19 +4,46 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from minidiff.diffusion import Prediction, Schedule, predict, target
+from minidiff.diffusion import Prediction, Schedule, predict, target, to_x0
+from minidiff.diffusion.schedules import broadcast
 
 
 def loss(
-    net, schedule: Schedule, pred: Prediction, x0: Tensor, condition: Tensor | None, t: Tensor, eps: Tensor
+    net,
+    schedule: Schedule,
+    pred: Prediction,
+    x0: Tensor,
+    condition: Tensor | None,
+    t: Tensor,
+    eps: Tensor,
+    weighting: str = "none",
 ) -> Tensor:
     """Noise the picture, ask the network, compare: the mean squared error, a scalar.
 
-    x0, eps: (B, C, H, W). t: (B,). condition: what `net` takes as its third argument.
-    Ho et al. 2020, equation 14, for any prediction.
+    x0, eps: (B, C, H, W). t: (B,). condition: what `net` takes as its third argument. weighting: a name in
+    WEIGHTINGS. Ho et al. 2020, equation 14, for any prediction.
     """
-    out = predict(net, schedule, schedule.add_noise(x0, eps, t), t, condition)
-    return F.mse_loss(out, target(pred, x0, eps, *schedule.at(t, x0)))
+    x = schedule.add_noise(x0, eps, t)
+    out = predict(net, schedule, x, t, condition)
+    weight = WEIGHTINGS[weighting]
+    if weight is None:
+        return F.mse_loss(out, target(pred, x0, eps, *schedule.at(t, x0)))
+    x0_hat = to_x0(pred, out, x, *schedule.at(t, x0))
+    return (broadcast(weight(schedule.snr(t)), x0) * (x0_hat - x0) ** 2).mean()
+
+
+def _min_snr(snr: Tensor, gamma: float = 5.0) -> Tensor:
+    """Every time counts by its signal-to-noise ratio, but the nearly clean ones no more than gamma.
+
+    Hang et al. 2023, section 3.4. Their weights for eps and v, min(snr, gamma) / snr and / (snr + 1), are this one:
+    an error of eps or v is an error of x0 at another size.
+    """
+    return snr.clamp(max=gamma)
+
+
+# How much the squared error of x0_hat counts at a signal-to-noise ratio, (B,) -> (B,). None: every time counts
+# the same, in the squared error of what the network predicts.
+WEIGHTINGS = {"none": None, "min_snr": _min_snr}
 
 
 def _uniform(n: int, generator: Generator) -> Tensor:
