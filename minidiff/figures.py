@@ -23,7 +23,7 @@ def corruption(picture: Tensor, schedule: str, t: float, seed: int = 0) -> Image
 
     picture: (C, H, W) in [-1, 1]. schedule: a name in SCHEDULES. t: in [0, 1]. seed: of the noise.
     """
-    _check_time(t)
+    check_time(t)
     path = choose(schedule, SCHEDULES, "schedule")()
     shown, grown = _noised(picture, path, t, seed)
     alpha, sigma = (float(c) for c in path.at(t, picture.double()))
@@ -54,7 +54,7 @@ def schedules(names: list[str], t: float, picture: Tensor | None = None, seed: i
 
     names: of SCHEDULES, in any order. picture: (C, H, W) in [-1, 1], shown at time t under each, with the same noise.
     """
-    _check_time(t)
+    check_time(t)
     paths = {name: choose(name, SCHEDULES, "schedule")() for name in SCHEDULES if name in names}
     for name in names:
         choose(name, SCHEDULES, "schedule")
@@ -98,7 +98,7 @@ def one_step(
     if not 1 <= len(times) <= 7:
         raise ValueError(f"one to seven times fit on the page, got {len(times)}")
     for t in times:
-        _check_time(t)
+        check_time(t)
     clean = pipe.fold.encode(picture[None].to(pipe.device))
     eps = torch.randn(clean.shape, generator=Generator().manual_seed(seed)).to(pipe.device)
     context = pipe.encode_negative(None, 1) if prompt is None else pipe.encode([prompt])
@@ -187,7 +187,7 @@ def playground(cloud: str, t: float, sampler: str, steps: int, seed: int = 0) ->
     cloud: a name in CLOUDS. The schedule is flow, the denoiser the ideal one, so nothing is trained. t: in [0, 1];
     at 0 there is no score. Arrows: the score's direction and the root of its length, to a scale of their own at each t.
     """
-    _check_time(t)
+    check_time(t)
     choose(cloud, CLOUDS, "cloud")
     walk = choose(sampler, SAMPLERS, "sampler")
     path = flow()
@@ -225,7 +225,8 @@ def playground(cloud: str, t: float, sampler: str, steps: int, seed: int = 0) ->
         return page.image()
 
 
-def _check_time(t: float) -> None:
+def check_time(t: float) -> None:
+    """Raises ValueError for a time outside [0, 1]."""
     if not 0 <= t <= 1:
         raise ValueError(f"t must lie in [0, 1], got {t}")
 

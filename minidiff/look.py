@@ -51,6 +51,12 @@ class Page:
         axes.set(**labels)
         return axes
 
+    def canvas(self):
+        """Axes over the whole page whose units are its pixels, from the upper left: for boxes and arrows."""
+        axes = self.axes(0, 0, self.width, self.height, xlim=(0, self.width), ylim=(self.height, 0))
+        axes.set_axis_off()
+        return axes
+
     def picture(self, pixels: Tensor, left: int, top: int, size: int, title="", below="", frame=None):
         """One picture (C, H, W), floats in [0, 1], gray or RGB, `size` pixels wide.
 

@@ -1,6 +1,6 @@
 """Pure functions that turn tensors into pictures, floats in [0, 1], (B, C, H, W).
 
-The larger figures, one for each widget, are in figures.py; the colours and the style in look.py.
+The larger figures, one for each widget, are in figures.py, figures_unet.py and figures_metric.py; the colours and the style in look.py.
 """
 
 import io
@@ -10,10 +10,13 @@ from PIL import Image
 from torch import Tensor
 
 from minidiff.figures import corruption, one_step, playground, sampler, schedules
+from minidiff.figures_metric import DAMAGES, metric
+from minidiff.figures_unet import unet, unet_diagram
 from minidiff.look import BLUE, GRAY, GREEN, ORANGE, PURPLE, RED, SKY, STYLE
 
 __all__ = [
     "BLUE",
+    "DAMAGES",
     "GRAY",
     "GREEN",
     "MOVING",
@@ -25,11 +28,14 @@ __all__ = [
     "STYLE",
     "corruption",
     "encode",
+    "metric",
     "one_step",
     "playground",
     "sampler",
     "schedules",
     "sheet",
+    "unet",
+    "unet_diagram",
 ]
 
 STILL, MOVING = (".png", ".jpg", ".webp"), (".gif", ".apng")

@@ -8,12 +8,13 @@ from collections.abc import Callable
 from functools import cache
 
 import ipywidgets
-from ipywidgets import Dropdown, FloatSlider, IntSlider, SelectionSlider, SelectMultiple, VBox
+from ipywidgets import Dropdown, FloatSlider, IntSlider, SelectionSlider, SelectMultiple, ToggleButtons, VBox
 from PIL import Image
 from torch import Tensor
 
 from minidiff import data, viz
 from minidiff.diffusion import SAMPLERS, SCHEDULES
+from minidiff.networks import room_names
 from minidiff.pipeline import TextToImage
 
 
@@ -49,7 +50,7 @@ def one_step(pipe: TextToImage, pictures: Tensor | None = None) -> VBox:
         lambda picture, prompt, t: viz.one_step(pipe, pictures[picture], [t], prompt or None),
         "The clean picture, the noisy one, and the network's answer in one step.",
         picture=_which(pictures),
-        prompt=Dropdown(options=[("nothing", ""), *((str(d), str(d)) for d in range(10))], value=""),
+        prompt=_prompt(),
         t=_time(0.5),
     )
 
@@ -79,13 +80,37 @@ def playground() -> VBox:
     )
 
 
+def metric() -> VBox:
+    """Real digits, damaged on purpose: which number notices?"""
+    return _view(
+        viz.metric,
+        "Above: some of the digits. Below: what is measured, and (gray) where undamaged real digits fall.",
+        damage=Dropdown(options=list(viz.DAMAGES), value="blur"),
+        amount=FloatSlider(value=0.5, min=0.0, max=1.0, step=0.05, readout_format=".2f"),
+    )
+
+
+def unet(pipe: TextToImage, pictures: Tensor | None = None) -> VBox:
+    """What each room of the network makes of a noisy picture. pictures: (N, C, H, W) in [-1, 1], else digits."""
+    pictures = _digits() if pictures is None else pictures
+    names = room_names(pipe.net.unet)
+    return _view(
+        lambda room, picture, t, prompt: viz.unet(pipe, pictures[picture], room, t, prompt or None),
+        "Small pictures: channels of the room's output, all on the colour scale on the right.",
+        room=ToggleButtons(options=names, value=names[1]),
+        picture=_which(pictures),
+        t=_time(0.5),
+        prompt=_prompt(),
+    )
+
+
 def _view(draw: Callable[..., Image.Image], caption: str, **controls: ipywidgets.Widget) -> VBox:
     """Controls, the picture that `draw` makes of their values, and a caption."""
     for name, control in controls.items():
         control.description = name
         control.tooltip = name
         control.style.description_width = "80px"  # room for the longest name
-        control.layout.width = "420px"
+        control.layout.width = "760px" if isinstance(control, ToggleButtons) else "420px"
         if hasattr(control, "continuous_update"):
             control.continuous_update = False  # one drawing when the slider is let go, not fifty on the way
     picture = ipywidgets.Image(format="png")
@@ -109,6 +134,10 @@ def _digits() -> Tensor:
 
 def _which(pictures: Tensor) -> IntSlider:
     return IntSlider(value=min(3, len(pictures) - 1), min=0, max=len(pictures) - 1)
+
+
+def _prompt() -> Dropdown:
+    return Dropdown(options=[("nothing", ""), *((str(d), str(d)) for d in range(10))], value="")
 
 
 def _time(value: float) -> FloatSlider:

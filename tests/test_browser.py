@@ -118,17 +118,26 @@ def cell(page, code):
     return page.locator(".jp-CodeCell", has=page.locator(".cm-line:first-child", has_text=code)).first
 
 
-def move_with_the_keyboard(page, code, label):
-    """Press a key on a slider of the widget that this code shows; returns its picture before and after."""
+def turn(page, code, find, key):
+    """Press a key on what `find` finds in the widget that this code shows; returns its picture before and after."""
     output = cell(page, code).locator(".jp-OutputArea")
     picture = output.locator("img").first
-    slider = output.locator(".widget-hslider", has=page.get_by_text(label, exact=True)).get_by_role("slider")
+    control = find(output)
+    control.focus()
     before = picture.get_attribute("src")
-    slider.focus()
-    slider.press("ArrowRight")
+    control.press(key)
     page.wait_for_function("([image, old]) => image.src !== old", arg=[picture.element_handle(), before])
     page.wait_for_function("image => image.complete && image.naturalWidth > 0", arg=picture.element_handle())
     return before, picture.get_attribute("src")
+
+
+def move_with_the_keyboard(page, code, label):
+    """Press an arrow key on a slider of the widget that this code shows."""
+
+    def slider(output):
+        return output.locator(".widget-hslider", has=page.get_by_text(label, exact=True)).get_by_role("slider")
+
+    return turn(page, code, slider, "ArrowRight")
 
 
 def write(page, code, text):
@@ -152,6 +161,22 @@ def test_the_sampler_draws_another_picture(open_notebook):
     run_all(page)
     before, after = move_with_the_keyboard(page, "widgets.sampler(", "steps")
     assert before != after
+
+
+def test_the_metric_explorer_measures_again(open_notebook):
+    page = open_notebook("04_judging.ipynb")
+    run_all(page)
+    before, after = move_with_the_keyboard(page, "widgets.metric(", "amount")
+    assert before.startswith("blob:") and before != after
+
+
+def test_another_room_of_the_network_is_chosen_with_the_keyboard(open_notebook):
+    page = open_notebook("05_unet.ipynb")
+    run_all(page)
+    before, after = turn(
+        page, "widgets.unet(", lambda output: output.get_by_role("button", name="mid_block", exact=True), "Space"
+    )
+    assert before.startswith("blob:") and before != after
 
 
 WRONG = "def one_step(x, eps, beta):\n    return math.sqrt(1 - beta) * x + beta * eps"

@@ -8,6 +8,8 @@ import torch
 from minidiff import TextToImage, data
 from minidiff.evaluate import evaluate, inception, judge_accuracy, judged, load_judge
 from minidiff.files import asset
+from minidiff.networks import UNetConfig
+from minidiff.pipeline import ModelConfig
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +53,22 @@ def test_other_features_measure_another_distance():
     pixels = evaluate(pipe, 65, split="validation", steps=1, features=lambda x: x[..., ::4, ::4].flatten(1).double())
     assert pixels.frechet != plain.frechet and pixels.recall != plain.recall
     assert pixels.accuracy == plain.accuracy and pixels.memorisation == plain.memorisation
+
+
+def test_photographs_are_measured_without_the_judge(monkeypatch):
+    shape = ModelConfig("tiny", UNetConfig(3, 3, (8,), (True,), 1, 1, 8, 4), (3, 32, 32), fold=1, labels="cifar10")
+    pipe = TextToImage(shape, shape.build(), "cpu")
+    with pytest.raises(ValueError, match="the judge reads digits, not cifar10"):
+        evaluate(pipe, 100)
+
+    def random_pictures(split="train"):
+        pixels = torch.rand(400, 3, 32, 32, generator=torch.Generator().manual_seed(len(split)))
+        return data.Pictures(2 * pixels - 1, torch.arange(400) % 10, ["a photo of something"] * 400)
+
+    monkeypatch.setattr(data, "cifar10", random_pictures)
+    report = evaluate(pipe, 100, steps=2, features=lambda x: x[..., ::8, ::8].flatten(1).double())
+    assert report.accuracy is None and "digit accuracy" not in str(report) and "Frechet" in str(report)
+    assert json.loads(report.json())["calibration"] is None and 0 < report.frechet < 100
 
 
 @pytest.mark.parametrize("content", [None, b"nonsense", "the judge's"])

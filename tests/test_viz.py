@@ -6,14 +6,12 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
+from drawn import NEAR, assert_drawn, count, noise, read_back
 from PIL import Image
 
 from minidiff import TextToImage, data, files, lessons, viz
 from minidiff.diffusion import SAMPLERS, SCHEDULES, cosine, edm, flow
 from minidiff.figures import fingerprint, reference
-from minidiff.look import Page
-
-NEAR = 8 / 255  # figures have 256 colours
 
 
 @pytest.fixture(scope="module")
@@ -26,48 +24,10 @@ def digit():
     return data.mnist("validation").images[3]
 
 
-def noise(shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def read_back(image: Image.Image, left: int, top: int, size: int) -> torch.Tensor:
-    """The 28x28 gray picture that is drawn there, in [0, 1]: each pixel read at its middle."""
-    middles = (np.arange(28) + 0.5) * size / 28
-    gray = np.asarray(image.convert("L"), dtype=np.float32) / 255
-    return torch.from_numpy(gray[np.ix_((top + middles).astype(int), (left + middles).astype(int))])
-
-
-def assert_drawn(image, left, top, size, pixels):
-    torch.testing.assert_close(read_back(image, left, top, size), pixels.clamp(0, 1), rtol=0, atol=NEAR)
-
-
-def count(image: Image.Image, colour: str, box=None) -> int:
-    """Pixels of nearly that colour."""
-    pixels = np.asarray(image.convert("RGB").crop(box), dtype=int)
-    wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
-    return int((np.abs(pixels - wanted).max(2) < 24).sum())
-
-
 def around(middle: int, radius: float) -> tuple[int, int, int, int]:
     """The box that is `radius` around the origin of the playground's axes, whose middle is there."""
     side = round(radius * 316 / 6)
     return middle - side, 190 - side, middle + side, 190 + side
-
-
-@pytest.fixture
-def words(monkeypatch):
-    """All that is written on a page, and above and below its pictures."""
-    written = []
-
-    def text(page, left, top, words, **look):
-        written.append(words)
-
-    def picture(page, pixels, left, top, size, title="", below="", frame=None):
-        written.extend([title, below])
-
-    monkeypatch.setattr(Page, "text", text)
-    monkeypatch.setattr(Page, "picture", picture)
-    return written
 
 
 @pytest.mark.parametrize("t", [0.0, 0.3, 0.85])
@@ -257,6 +217,19 @@ def test_figures_leave_no_trace_and_look_the_same_in_a_notebook(digit):
         lessons.style()
         assert viz.encode(viz.corruption(digit, "cosine", 0.5)) == plain
     assert matplotlib.pyplot.get_fignums() == []
+
+
+def test_nothing_is_clipped(unclipped, pipe, digit):
+    for t in (0.0, 0.5, 1.0):
+        for schedule in SCHEDULES:
+            viz.corruption(digit, schedule, t)
+        viz.schedules(list(SCHEDULES), t, digit)
+        viz.one_step(pipe, digit, [t], "a handwritten seven")
+    viz.one_step(pipe, digit, [k / 6 for k in range(7)], "a handwritten seven")
+    viz.sampler(pipe, "7", "ddpm", 20, 0, 1.5)
+    viz.sampler(pipe, "7", "dpmpp_2m", 3, 9, 1.5)
+    viz.playground("islands", 1.0, "dpmpp_2m", 40)
+    assert unclipped == []
 
 
 def test_figures_can_be_an_animation():

@@ -42,6 +42,16 @@ MADE = {  # name: how it is made, what it shows for its controls' values, anothe
         lambda v: viz.playground(v["cloud"], v["t"], v["sampler"], v["steps"]),
         {"cloud": "moons", "t": 0.9, "sampler": "heun", "steps": 3},
     ),
+    "metric": (
+        widgets.metric,
+        lambda v: viz.metric(v["damage"], v["amount"]),
+        {"damage": "repeats", "amount": 0.9},
+    ),
+    "unet": (
+        lambda: widgets.unet(PIPE, PICTURES),
+        lambda v: viz.unet(PIPE, PICTURES[v["picture"]], v["room"], v["t"], v["prompt"] or None),
+        {"room": "up_blocks.1", "picture": 5, "t": 0.9, "prompt": "8"},
+    ),
 }
 
 
@@ -89,6 +99,7 @@ def test_controls_are_labelled_and_for_the_keyboard(name):
         ipywidgets.Dropdown,
         ipywidgets.SelectionSlider,
         ipywidgets.SelectMultiple,
+        ipywidgets.ToggleButtons,  # each button is reached with tab, and pressed with the space bar
     )
     for label, control in controls.items():
         assert isinstance(control, keyboard) and not control.disabled
@@ -102,11 +113,19 @@ def test_the_range_of_the_controls():
     assert (controls["steps"].min, controls["steps"].max, controls["seed"].max) == (1, 20, 4)
     assert controls["sampler"].options == ("ddpm", "ddim", "euler", "heun", "dpmpp_2m")
     assert controls["scale"].options == (1.0, 1.5, 2.0, 4.0)
+    controls, _ = parts(made("unet"))
+    assert controls["room"].options == ("conv_in", "down_blocks.0", "down_blocks.1", "mid_block", "up_blocks.0",
+                                        "up_blocks.1", "conv_out")  # fmt: skip
+    controls, _ = parts(made("metric"))
+    assert controls["damage"].options == tuple(viz.DAMAGES)
+    assert (controls["amount"].min, controls["amount"].max) == (0, 1)
     controls, _ = parts(made("corruption"))
     assert controls["picture"].max == 9 and (controls["t"].min, controls["t"].max) == (0, 1)
 
 
-@pytest.mark.parametrize("make", [widgets.corruption, widgets.schedules, lambda: widgets.one_step(PIPE)])
+@pytest.mark.parametrize(
+    "make", [widgets.corruption, widgets.schedules, lambda: widgets.one_step(PIPE), lambda: widgets.unet(PIPE)]
+)
 def test_digits_unless_there_are_other_pictures(make):
     controls, _ = parts(make())
     assert controls["picture"].max == 99
