@@ -72,9 +72,9 @@ def our_run(steps: int, seed: int):
     return train(net, schedule, pred, folded, config, null=net.text_encoder.null)
 
 
-def our_digits(net: nn.Module, labels: Tensor) -> Tensor:
+def our_digits(net: nn.Module, labels: Tensor, steps: int = 20) -> Tensor:
     pipe = TextToImage(OURS.config, net, "cpu")
-    return pipe.decode(pipe.latents([str(label) for label in labels.tolist()], steps=20, scale=2.0)) * 2 - 1
+    return pipe.decode(pipe.latents([str(label) for label in labels.tolist()], steps=steps, scale=2.0)) * 2 - 1
 
 
 # The peer ----------------------------------------------------------------------------------

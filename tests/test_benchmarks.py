@@ -19,7 +19,7 @@ def load(name: str):
 
 
 experiment = load("experiment")
-recipe, ablations = load("recipe"), load("ablations")
+recipe, ablations, quality = load("recipe"), load("ablations"), load("time_to_quality")
 SETTINGS = {"command": "python x.py", "machine": "here", "n": 9, "scale": 1.5, "seeds": [0, 1, 2]}
 
 
@@ -104,3 +104,32 @@ def test_an_untouched_network_uses_all_its_parameters():
     torch.manual_seed(0)
     net = recipe.RECIPES[0].model.build()
     assert ablations.used(net) == sum(p.numel() for p in net.parameters())
+
+
+MEASURED = {"n": 200, "seed": 0, "speed": {"ours": 0.2, "peer": 1.8, "machine": "here"}}
+OURS = [{"steps": 100, "accuracy": 0.5}, {"steps": 300, "accuracy": 0.96}, {"steps": 400, "accuracy": 0.99}]
+
+
+@pytest.mark.parametrize(
+    "last, said",
+    [
+        (0.95, "ours after 60 seconds, the peer after 60.0 minutes\nratio: 60;"),
+        (0.94, "ours after 60 seconds, the peer not within 60 minutes\nratio: at least 60;"),
+    ],
+)
+def test_the_time_to_quality_is_steps_times_seconds_a_step(last, said, tmp_path, capsys):
+    peer = [{"steps": 1000, "accuracy": 0.8}, {"steps": 2000, "accuracy": last}]
+    options = quality.Options("table", out=tmp_path / "q.json")
+    quality.table(options, MEASURED | {"ours": OURS, "peer": peer})
+    assert said in capsys.readouterr().out
+    assert (tmp_path / "q.png").stat().st_size > 5000
+    with pytest.raises(ValueError, match="ours never reached 95%"):
+        quality.table(options, MEASURED | {"ours": OURS[:1], "peer": peer})
+
+
+def test_both_contestants_train_and_draw():
+    labels = torch.tensor([3, 8])
+    for run, draw in ((quality.our_run(2, 0), quality.our_digits), (quality.peer_run(0), quality.peer_digits)):
+        first = next(run)
+        pictures = draw(first.net if hasattr(first, "net") else first[-1], labels, 2)
+        assert pictures.shape == (2, 1, 28, 28) and pictures.isfinite().all() and pictures.abs().max() <= 1

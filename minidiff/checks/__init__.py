@@ -7,6 +7,15 @@ from minidiff.checks.l02 import l02_loss, l02_x0_from_eps, l02_x0_from_v
 from minidiff.checks.l02_averages import l02_best_guess, l02_ema
 from minidiff.checks.l03 import l03_ancestral_step, l03_ddim_step, l03_heun_step
 from minidiff.checks.l03_walk import l03_order, l03_walk
+from minidiff.checks.l04 import l04_accuracy, l04_features
+from minidiff.checks.l04_clouds import l04_frechet, l04_precision
+from minidiff.checks.l04_memory import l04_memorisation
+from minidiff.checks.l05 import l05_group_norm, l05_time_embedding
+from minidiff.checks.l05_attention import l05_attention
+from minidiff.checks.l05_blocks import l05_res_block
+from minidiff.checks.l05_unet import l05_unet
+from minidiff.checks.l06 import l06_days, l06_mirror, l06_records
+from minidiff.checks.l06_scale import l06_album, l06_larger
 
 __all__ = [
     "Bug",
@@ -27,4 +36,19 @@ __all__ = [
     "l03_heun_step",
     "l03_order",
     "l03_walk",
+    "l04_accuracy",
+    "l04_features",
+    "l04_frechet",
+    "l04_memorisation",
+    "l04_precision",
+    "l05_attention",
+    "l05_group_norm",
+    "l05_res_block",
+    "l05_time_embedding",
+    "l05_unet",
+    "l06_album",
+    "l06_days",
+    "l06_larger",
+    "l06_mirror",
+    "l06_records",
 ]
