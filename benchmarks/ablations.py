@@ -1,9 +1,9 @@
 """What is each part of the UNet for? Train the digit model without it, for the same number of steps.
 
-    python benchmarks/ablations.py               about 25 minutes on one core; stopped, it goes on
-    python benchmarks/ablations.py --table       what the file holds
+    python benchmarks/ablations.py                                   half an hour on one core; stopped, it goes on
+    python benchmarks/ablations.py --table assets/ablations.json     what it found
 
-Three seeds, validation split. The table goes to assets/ablations.json, for lesson 05. How sure a verdict is: see
+Three seeds, validation split. Lesson 05 shows the table; it reads a copy of the result in assets/ablations.json. How sure a verdict is: see
 experiment.py. These are small networks after short training: what a part does for a network of another size, or
 after days, is another question.
 """
@@ -32,8 +32,8 @@ class Options:
     batch: int = 32
     seeds: tuple[int, ...] = (0, 1, 2)
     n: int = 300  # digits drawn after each
-    out: Path = Path("assets/ablations.json")  # every finished run is written here at once
-    table: bool = False  # print what the file holds, and do nothing else
+    out: Path = Path("runs/ablations.json")  # every finished run is written here at once
+    table: Path | None = None  # print what this file holds, and do nothing else
 
 
 def used(net: Conditional) -> int:
@@ -53,7 +53,7 @@ def train_and_score(part: str | None, steps: int, batch: int, n: int, seed: int)
 def main(options: Options) -> None:
     torch.set_num_threads(1)
     if options.table:
-        print(table(json.loads(options.out.read_text()), ABLATED))
+        print(table(json.loads(options.table.read_text()), ABLATED))
         return
     settings = {
         "command": f"python benchmarks/ablations.py --steps {options.steps} --batch {options.batch}",

@@ -1,8 +1,8 @@
 """Which recipe? Change one thing at a time, train for the same CPU time, and compare on the validation split.
 
-    python benchmarks/recipe.py                  about an hour and a half on one core; stopped, it goes on
-    python benchmarks/recipe.py --table          what the file holds
-    python benchmarks/recipe.py --only "batch 16" "lr 4e-3" --seconds 300 --out runs/long.json
+    python benchmarks/recipe.py                                 an hour and more on one core; stopped, it goes on
+    python benchmarks/recipe.py --table assets/recipe.json      what it found
+    python benchmarks/recipe.py --only "batch 16" "lr 4e-3" --seconds 240 --out runs/long.json
 
 The first row is the baseline; the Frechet distance decides, accuracy comes second. Equal CPU time: all rows take
 turns in one-step measurements first, so that a busy moment of the machine hits them alike; then each trains
@@ -85,7 +85,7 @@ class Options:
     n: int = 300  # digits drawn after each
     out: Path = Path("runs/recipe.json")  # every finished run is written here at once
     only: tuple[str, ...] = ()  # names of rows besides the baseline; all if empty
-    table: bool = False  # print what the file holds, and do nothing else
+    table: Path | None = None  # print what this file holds, and do nothing else
 
 
 def training(recipe: Recipe, digits: data.Pictures, steps: int, seed: int) -> Iterator[Progress]:
@@ -132,7 +132,7 @@ def main(options: Options) -> None:
         "seeds": list(options.seeds),
     }
     if options.table:
-        print(table(json.loads(options.out.read_text())))
+        print(table(json.loads(options.table.read_text())))
         return
     results = open_results(options.out, settings)
     unknown = set(options.only) - {recipe.name for recipe in RECIPES}

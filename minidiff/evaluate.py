@@ -111,7 +111,7 @@ class Report:
         return json.dumps(dataclasses.asdict(self), indent=2)
 
     def __str__(self) -> str:
-        low, high = (self.frechet + side * 1.96 * self.frechet_error for side in (-1, 1))
+        low, high = (max(0.0, self.frechet + side * 1.96 * self.frechet_error) for side in (-1, 1))
         judged = [] if self.accuracy is None else [
             ("digit accuracy", f"{self.accuracy:.1%}", f"{self.accuracy_real:.1%}"),
             ("  the judge's calibration error", f"{self.calibration:.3f}", f"{self.calibration_real:.3f}"),

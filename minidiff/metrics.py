@@ -20,7 +20,7 @@ def frechet(a: Tensor, b: Tensor) -> float:
     if min(len(a), len(b)) < 2:
         raise ValueError("a covariance needs at least two pictures on each side")
     a, b = a.double(), b.double()
-    cov_a, cov_b = a.T.cov(), b.T.cov()
+    cov_a, cov_b = (torch.atleast_2d(cloud.T.cov()) for cloud in (a, b))  # of one feature, cov is a number
     # the trace of the root of A B is that of the symmetric root(A) B root(A), which eigh can do
     values, vectors = torch.linalg.eigh(cov_a)
     root = vectors * values.clamp(min=0).sqrt() @ vectors.T

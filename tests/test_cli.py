@@ -1,5 +1,6 @@
 """The command line: what works, and one clear line with exit status 2 for what does not."""
 
+import json
 import shutil
 import signal
 import subprocess
@@ -173,6 +174,17 @@ def test_bad_input_to_evaluate(capsys):
     assert "n must lie between 65" in refused(capsys, "evaluate", "mnist", "-n", "0")
     assert "unknown model" in refused(capsys, "evaluate", "nobody")
     assert "steps must be at least 1" in refused(capsys, "evaluate", "-n", "100", "--steps", "0")
+    assert "nothing.safetensors" in refused(capsys, "evaluate", "--inception", "nothing.safetensors")
+
+
+def test_evaluate_prints_a_table_or_json(capsys):
+    settings = ["evaluate", "mnist", "-n", "65", "--split", "validation", "--steps", "1", "--seed", "3"]
+    main(settings)
+    shown = capsys.readouterr().out
+    assert all(words in shown for words in ("recall", "n = 65, seed 3, scale 1.5, 1 steps of dpmpp_2m", "machine: cpu"))
+    main([*settings, "--json"])
+    report = json.loads(capsys.readouterr().out)
+    assert report["n"] == 65 and f"{report['recall']:.3f}" in shown and f"{report['frechet']:.2f}" in shown
 
 
 def test_a_command_that_does_not_exist_and_help():

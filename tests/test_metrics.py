@@ -57,6 +57,8 @@ def test_frechet_by_hand():
     assert frechet(a, a) == pytest.approx(0, abs=1e-9) and frechet(a, b) == pytest.approx(frechet(b, a))
     turn = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64))[0]
     assert frechet(a @ turn, b @ turn) == pytest.approx(frechet(a, b))
+    one, other = torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([[2.0], [4.0], [6.0]])
+    assert frechet(one, other) == pytest.approx(2**2 + 1**2)
     with pytest.raises(ValueError, match="at least two"):
         frechet(a[:1], b)
 
