@@ -116,7 +116,7 @@ def unet(
             pixels = _colours(maps[channel] / reach)
             page.picture(pixels, 16 + 84 * (k % 8), 284 + 94 * (k // 8), 70, title=str(channel))
         bar = page.axes(
-            704, 284, 12, 164, xticks=[], yticks=[0, 0.5, 1], yticklabels=[f"{-reach:.2g}", 0, f"{reach:.2g}"]
+            692, 284, 12, 164, xticks=[], yticks=[0, 0.5, 1], yticklabels=[f"{-reach:.2g}", 0, f"{reach:.2g}"]
         )
         shades = _colours(torch.linspace(1, -1, 164)[:, None]).permute(1, 2, 0).numpy()
         bar.imshow(shades, extent=(0, 1, 0, 1), aspect="auto")

@@ -8,7 +8,7 @@
 # | | |
 # |---|---|
 # | You will see | shapes flowing through the real modules; time as waves; how far a pixel sees; a table of what is missed when it is gone; Stable Diffusion's network without a byte of weights |
-# | It costs | about 5 minutes on 2 CPU cores, 4 of them for one training of three networks; a GPU is not needed |
+# | It costs | about 4 minutes on 2 CPU cores, 3 of them for one training of three networks; a GPU is not needed |
 # | You need | the denoiser of lesson 02, a sampler of lesson 03; what a convolution is |
 
 # %%
@@ -381,9 +381,10 @@ print(f"{table['seconds'] / 60:.0f} minutes on {table['machine']}")
 #
 # One row could be foretold: without cross-attention one digit in ten is right, which is what guessing gives. It has no other way to hear the prompt.
 # Compare the others with the pictures above. A part that was sorely missed when it was sawed off, and is missed little by a network that never had it,
-# was a habit and no need: the others can learn its work.
+# was a habit and no need: the others can learn its work. The time seems to be such a part: a picture
+# shows by itself how noisy it is.
 #
-# Two of the trainings again, before your eyes, with twice the batch. *Cost: about 4 minutes.*
+# Two of the trainings again, before your eyes, with twice the batch. *Cost: about 3 minutes.*
 
 # %%
 from minidiff.training.ablations import digit_model
