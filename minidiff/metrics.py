@@ -31,7 +31,7 @@ def frechet(a: Tensor, b: Tensor) -> float:
 def floor(features: Tensor, n: int, draws: int = 20, seed: int = 0) -> tuple[float, float]:
     """What n real pictures score against the other real ones: mean and standard deviation over draws.
 
-    No generator can be expected to come below it at this n.
+    A generator that draws the same distribution scores this; one that varies less can come below it while n is small.
     """
     generator = torch.Generator().manual_seed(seed)
     orders = [torch.randperm(len(features), generator=generator) for _ in range(draws)]

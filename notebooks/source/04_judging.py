@@ -183,7 +183,7 @@ for axis, i in zip(axes[1:], wrong.tolist(), strict=True):
 plt.show()
 
 # %% [markdown]
-# **The worst generator has the best accuracy.** Real handwriting is not at 100 %, because some of it cannot be read: on the right are real
+# **No sheet has a better accuracy than the worst generator's.** Real handwriting is not at 100 %, because some of it cannot be read: on the right are real
 # digits that the judge got wrong. A generator gets above the real digits by leaving such things out. So accuracy has a ceiling, that of real
 # data. Above it one does not draw better, but *less*.
 #
@@ -370,7 +370,7 @@ for name in NAMES:
 # Read the line of *real* first: it is what nobody can beat honestly, and it is not all ones. Then *safe*: as accurate as can be, all of it
 # where real digits are, and a recall that gives it away. Did you find it? It was sheet C. The *ten* have no diversity and no recall at all.
 #
-# And *copied* is perfect in every column.
+# And *copied* can hardly be told from *real* in any column.
 #
 # ## Fooled by memory
 #
@@ -444,7 +444,7 @@ plt.show()
 #
 # ## Fooled by guidance
 #
-# One knob makes every picture more convincing. Lesson 03 turned the guidance scale $w$ up to 4 and the digits got bolder. Draw a
+# One knob makes every picture more convincing. The tour turned the guidance scale $w$ up to 8, and the digits got bolder. Draw a
 # thousand for each of four scales. *Cost: about 60 seconds.*
 
 # %%
@@ -543,7 +543,7 @@ plt.show()
 
 # %% [markdown]
 # Without grays, edges are jagged; you see it, and the numbers hardly do. A frame around every picture leaves the reading almost untouched. On paper
-# that is dark gray instead of black *you* read every digit, and the judge none: it has never met such paper. What it has never
+# that is dark gray instead of black *you* read every digit, and the judge one in ten, which is what guessing gives: it has never met such paper. What it has never
 # met it answers anyway, and it is sure of it. Even noise is a digit to it.
 #
 # **Features of a judge are not eyes.** A small distance means: alike in what this network looks at. And a generator that is trained long enough

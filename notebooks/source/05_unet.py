@@ -66,7 +66,7 @@ for room in rooms(net, x, time, context):
     print(f"{room.name:<15}  {room.shape!s:<13} {channels * height * width:>5} numbers")
 
 # %% [markdown]
-# (A down block ends with the step to half the size, so that is the size of what it hands on.)
+# (Every down block but the last ends with the step to half the size, so that is the size of what it hands on.)
 #
 # A level down there are a quarter of the places, and twice the channels: each place says more about a larger piece of the picture.
 # At 7x7 a place stands for 4x4 pixels, and its neighbours are a stroke's width away. So whatever needs to see the digit as a whole is done
@@ -192,7 +192,7 @@ print("library:", F.scaled_dot_product_attention(q, k, v)[0].numpy().round(3))
 # ### Heads
 #
 # A place may want to ask several things at once. So its channels are cut into *heads*, each of which asks for itself. This is only a change of shape,
-# but one that is easily done wrong, which is why it is written with einops. One picture, 3 places, 4 channels (the first digit is the place,
+# but one that is easily done wrong, which is why it is written with einops, a library in which axes have names. One picture, 3 places, 4 channels (the first digit is the place,
 # the second the channel), two heads:
 
 # %%
@@ -379,12 +379,13 @@ print(f"{table['seconds'] / 60:.0f} minutes on {table['machine']}")
 # Read the verdict first. The rows are compared seed by seed, and **a mean difference of less than two standard deviations is called undecided**. That does not say that the part is useless: it says
 # that three short trainings of a small network cannot tell. What does nothing for digits of 7x7 places may carry a network of 64x64.
 #
-# One row could be foretold: without cross-attention one digit in ten is right, which is what guessing gives. It has no other way to hear the prompt.
+# Two rows could be foretold: without cross-attention, alone or together with self-attention, one digit in ten is right, which is what guessing gives.
+# The network has no other way to hear the prompt.
 # Compare the others with the pictures above. A part that was sorely missed when it was sawed off, and is missed little by a network that never had it,
 # was a habit and no need: the others can learn its work. The time seems to be such a part: a picture
 # shows by itself how noisy it is.
 #
-# Two of the trainings again, before your eyes, with twice the batch. *Cost: about 3 minutes.*
+# Three of the trainings again: the whole network, and two with a part missing. With twice the batch. *Cost: about 3 minutes.*
 
 # %%
 from minidiff.training.ablations import digit_model
@@ -409,7 +410,7 @@ plt.show()
 #
 # ## Look inside
 #
-# What does a room hand on? One picture for each of its channels, and under it what the network makes of them in the end.
+# What does a room hand on? One picture for each of the sixteen channels that vary most; at the upper right is what the network believes in the end.
 
 # %%
 show(viz.unet(pipe, seven[0], "down_blocks.1", 0.5))
@@ -451,7 +452,8 @@ plt.show()
 print(f"the digit network: {parameters:,} parameters, {work / 1e6:.0f} million operations for one look at one picture")
 
 # %% [markdown]
-# With two levels and small pictures the two go nearly together. The upper levels have more work than parameters, the middle has less.
+# With two levels and small pictures the two are not far apart. The upper level has two to three times as large a share of the work as of the parameters,
+# the rooms below it a smaller one.
 # A multiplication and an addition count as two operations here.
 #
 # ## The same class at Stable Diffusion's size
@@ -544,7 +546,7 @@ check.l05_time_embedding(time_embedding)
 # *easy, 8 minutes.*
 #
 # `x` has shape $(B, C, H, W)$, `groups` divides $C$, `weight` and `bias` have shape $(C,)$. Bring every group of neighbouring channels of every picture to mean 0 and
-# variance 1: subtract the mean, divide by $\sqrt{\text{variance} + \text{eps}}$. Then scale and shift every channel. The variance is the plain mean of squares, with $n$ below. Return the shape of `x`.
+# variance 1: subtract the mean, divide by $\sqrt{\text{variance} + \text{eps}}$. Then scale and shift every channel. The variance divides by the number of entries $n$, not by $n - 1$. Return the shape of `x`.
 #
 # <details><summary>Hint</summary>
 #

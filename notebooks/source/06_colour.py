@@ -9,7 +9,7 @@
 # | | |
 # |---|---|
 # | You will see | photographs drown colour by colour, a network that learns twenty of them by heart, what two mistakes look like, and the price of the rest |
-# | It costs | about 4 minutes on 2 CPU cores, 3 of them for three small trainings; a GPU is not needed. The full run at the end wants one, and is off |
+# | It costs | about 4 minutes on 2 CPU cores, most of them for a few small trainings; a GPU is not needed. The full run at the end wants one, and is off |
 # | You need | lessons 01 to 03: corruption, training, sampling |
 
 # %%
@@ -403,7 +403,7 @@ chance = sum(1 / (photos.labels == label).sum() for label in photos.labels) / 20
 print(f"the network ends where ideal ends: {(which == theirs).double().mean():.0%}; by chance: {chance:.0%}")
 
 # %% [markdown]
-# Hardly more often than by chance. It ends on pictures of the right class, but which of them it is was decided early in
+# About as often as by chance (with twenty pictures, a few more or fewer mean nothing). It ends on pictures of the right class, but which of them it is was decided early in
 # the walk, where the noise is loudest. So look at how well it sees there. Asked once at every $t$: the network about
 # the twenty, `ideal` about the same, and the network about the same photographs mirrored, which it has never seen.
 
@@ -466,8 +466,7 @@ for name, model in {"with the average": progress.net, "without": restless}.items
     print(f"{name:17} distance to the nearest, mean of twenty {distance(drawn(model))[0].mean():.3f}")
 
 # %% [markdown]
-# Both have become worse than before, since every step at this rate throws the weights about. But their mean is better
-# than they are. The longer a run at a high rate, the more depends on drawing with the average; forgetting to is a
+# Both have become worse than before, since every step at this rate throws the weights about. But the average of the weights draws better than the weights themselves. The longer a run at a high rate, the more depends on drawing with the average; forgetting to is a
 # mistake that no loss shows.
 #
 # ### What a failure looks like
@@ -511,7 +510,7 @@ for name, pictures in samples.items():
 # The first mistake has the *best* loss of the three: pictures of half the contrast leave less to guess. The loss of the
 # second can hardly be told from that of the healthy run. So the loss shows neither. The samples show the first at once:
 # the network draws pictures in [0, 1], as it was shown, and whoever puts them on a screen takes 0 for gray, so that
-# nothing is dark. The second mistake draws pictures that are no worse, only the wrong ones, and what gives it away is
+# nothing is dark. The second mistake draws pictures that look hardly worse, only they are the wrong ones, and what gives it away is
 # the last column: 14 % is what one gets by drawing any of the twenty. (After so few steps the healthy run is not sharp
 # either. It is the difference that counts.)
 #
@@ -581,8 +580,7 @@ for name, steps, batch in (
     print(f"{name:36} {pictures / 1e6:7.2f} M pictures {pictures / rate / 86_400:10.2f} days on this machine")
 
 # %% [markdown]
-# Read it from the top. What took the small network minutes would take this one an hour or more, and an epoch many
-# hours. The preset is a matter of months, and the published recipe takes four times as long. On such a machine this is
+# Read it from the top. What took the small network a few minutes takes this one many times as long, and an epoch takes hours. The preset is a matter of months, and the published recipe takes four times as long. On such a machine this is
 # no question of patience: it takes another machine, or a smaller network. (The one of part 3 has a ninetieth of the
 # work, by the two counts above.)
 #
@@ -604,9 +602,8 @@ for name, steps, batch in (
 # ## Part 5: the full run, behind one switch
 #
 # The cell below does what `minidiff train cifar10` does: fetch the archive, check it, train, draw. It needs 170 MB to
-# download, once; memory for the pictures (0.55 GB) and the training; and, unless you are very patient, a GPU. **The
-# full run was not done for this page**; whoever wrote it had two CPU cores and the arithmetic above. Set `FULL = True`
-# to be the first. The run saves as it goes, and the same cell goes on where it was stopped.
+# download, once; memory for the pictures (0.55 GB) and the training; and a GPU. **The
+# full run was not done for this page**, for the reason that the arithmetic above gives. Set `FULL = True` to start it. The run saves as it goes, and the same cell goes on where it was stopped.
 
 # %%
 from pathlib import Path
