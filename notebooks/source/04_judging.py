@@ -542,7 +542,8 @@ for axis, (name, pictures) in zip(axes, changed.items(), strict=True):
 plt.show()
 
 # %% [markdown]
-# Without grays, edges are jagged; you see it, and the numbers hardly do. A frame around every picture leaves the reading almost untouched. On paper
+# Without grays, edges are jagged; you see it, and the numbers hardly do. A frame around every picture leaves the reading almost untouched; the distance
+# does notice it. On paper
 # that is dark gray instead of black *you* read every digit, and the judge one in ten, which is what guessing gives: it has never met such paper. What it has never
 # met it answers anyway, and it is sure of it. Even noise is a digit to it.
 #
@@ -812,8 +813,7 @@ def frechet(a, b):
 check.l04_frechet(frechet)
 
 # %% [markdown]
-# With all five you have an evaluation of your own. Ask it about sheet A: `frechet(features_of(judge, sheets["ours"] / 2 + 0.5, 500), reference)` is
-# the number of the table above.
+# With all five you have an evaluation of your own. Ask it about sheet A: `frechet(features_of(judge, sheets["ours"] / 2 + 0.5, 500), reference)` is the number of *ours* in the first table of distances.
 
 # %% [markdown]
 # ## Where to go next

@@ -79,7 +79,8 @@ for room in rooms(net, x, time, context):
 # $$h = \text{conv}_1(\text{silu}(\text{norm}_1(x))) + W\,\text{silu}(e) \qquad
 # \text{out} = \text{shortcut}(x) + \text{conv}_2(\text{silu}(\text{norm}_2(h)))$$
 #
-# Here $e$ says what time it is, and $W$ makes one number a channel of it, the same at every pixel. The shortcut is nothing at all where the width stays the same, and a 1x1
+# silu$(x) = x / (1 + e^{-x})$ is a soft bend: it lets large numbers through and holds negative ones near 0.
+# The vector $e$ says what time it is, and $W$ makes one number a channel of it, the same at every pixel. The shortcut is nothing at all where the width stays the same, and a 1x1
 # convolution where it changes. Thanks to it a block only has to say what is to be *changed* in $x$, and the gradient has a way past
 # all convolutions (He et al. 2015).
 #
@@ -315,7 +316,8 @@ plt.show()
 #
 # ## Take it out, first try: saw it off
 #
-# What is each part good for? The quickest way to find out is to take it out of the trained network. `without` does so with hooks: it puts zeros in the place
+# What is each part good for? The quickest way to find out is to take it out of the trained network. `without` does so with hooks (functions that PyTorch calls after a layer, and that may
+# change what it hands on): it puts zeros in the place
 # of what the part says. *Cost: about 15 seconds.*
 
 # %%
