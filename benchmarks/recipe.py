@@ -25,11 +25,12 @@ import tyro
 from experiment import SCALE, fill, open_results, score, table
 
 from minidiff import TextToImage, data
-from minidiff.diffusion import PREDICTIONS, SCHEDULES, uniform
+from minidiff.diffusion import uniform
 from minidiff.evaluate import machine
-from minidiff.networks import Fold, UNetConfig
+from minidiff.networks import UNetConfig
 from minidiff.pipeline import ModelConfig
-from minidiff.training import Progress, TrainConfig, train
+from minidiff.training import Progress, TrainConfig
+from minidiff.training.presets import fit, untrained
 
 UNET = UNetConfig(4, 4, (32, 64), (False, True), layers=1, heads=4, context_dim=64, groups=8)
 PLAIN = replace(UNET, in_channels=1, out_channels=1, channels=(16, 32, 64), attention=(False, False, True))
@@ -90,14 +91,9 @@ class Options:
 
 def training(recipe: Recipe, digits: data.Pictures, steps: int, seed: int) -> Iterator[Progress]:
     """Train a fresh network for so many steps."""
-    torch.manual_seed(seed)  # the random start of the weights
-    net = recipe.model.build().to(memory_format=torch.channels_last)
-    fold = Fold(recipe.model.fold)
-    batches = ((fold.encode(images), labels) for images, labels in data.batches(digits, recipe.batch, seed))
-    schedule, pred = SCHEDULES[recipe.model.schedule](), PREDICTIONS[recipe.model.prediction]
     # the usual 100 steps of warming up would be most of a short run
     config = replace(recipe.train, steps=steps, seed=seed, warmup=min(recipe.train.warmup, 1 + steps // 10))
-    return train(net, schedule, pred, batches, config, null=net.text_encoder.null)
+    return fit(untrained(recipe.model, seed), recipe.model, digits, recipe.batch, config)
 
 
 def seconds_a_step(recipes: list[Recipe], digits: data.Pictures, rounds: int = 9) -> list[float]:

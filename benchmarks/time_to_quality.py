@@ -31,16 +31,13 @@ from torch import Tensor, nn
 from tyro.conf import Positional
 
 from minidiff import TextToImage, data
-from minidiff.diffusion import PREDICTIONS, SCHEDULES
 from minidiff.evaluate import judged, load_judge, machine
 from minidiff.files import write, write_tensors
-from minidiff.networks import Fold
-from minidiff.training import train
-from minidiff.training.presets import PRESETS
+from minidiff.training.presets import PRESETS, fit, untrained
 from minidiff.viz import sheet
 
 OURS_PICTURES = (5_000, 10_000, 15_000, 20_000, 30_000, 45_000)
-PEER_STEPS = (100, 200, 300, 400, 600, 800, 1000, 1200, 1400, 1600, 1800, 2000)
+PEER_STEPS = (100, 200, 300, 400, 600, 800, 1000, 1200, 1400, 1600, 1750)
 GOOD = 0.95
 OURS = PRESETS["mnist"]
 
@@ -60,16 +57,8 @@ class Options:
 
 
 def our_run(steps: int, seed: int):
-    schedule, pred, fold = (
-        SCHEDULES[OURS.config.schedule](),
-        PREDICTIONS[OURS.config.prediction],
-        Fold(OURS.config.fold),
-    )
-    torch.manual_seed(seed)
-    net = OURS.config.build().to(memory_format=torch.channels_last)
-    folded = ((fold.encode(x), labels) for x, labels in data.batches(data.mnist("train"), OURS.batch, seed))
     config = replace(OURS.train, steps=steps, seed=seed)
-    return train(net, schedule, pred, folded, config, null=net.text_encoder.null)
+    return fit(untrained(OURS.config, seed), OURS.config, data.mnist("train"), OURS.batch, config)
 
 
 def our_digits(net: nn.Module, labels: Tensor, steps: int = 20) -> Tensor:

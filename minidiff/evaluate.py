@@ -168,13 +168,13 @@ def evaluate(
 
     of_judge = dict.fromkeys(("accuracy", "accuracy_real", "calibration", "calibration_real"))
     if digits:
-        judge = load_judge(pipe.device)
+        judge, clouds = load_judge(pipe.device), []
         for name, shown, labels in (("", pictures, wanted), ("_real", real.images, real.labels)):
             seen, answers = judged(judge, shown)
+            clouds.append(seen)
             of_judge["accuracy" + name] = float((answers == labels).double().mean())
             of_judge["calibration" + name] = calibration_error(confidence(judge, seen), answers == labels)
-    look = features or (lambda shown: judged(judge, shown)[0])
-    fake, known = look(pictures), look(real.images)
+    fake, known = (features(pictures), features(real.images)) if features else clouds
     floor_mean, floor_std = floor(known, n, seed=seed)
     precision, recall = precision_recall(known[rest[:n]], fake)
     precision_real, recall_real = precision_recall(known[rest[:n]], known[one])

@@ -4,9 +4,20 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
+from minidiff import TextToImage, data
 from minidiff.look import Page
 
 AIR = 3  # pixels of a line's height in which there is nothing
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    return TextToImage.load("mnist", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def digit():
+    return data.mnist("validation").images[3]
 
 
 @pytest.fixture

@@ -4,23 +4,13 @@ import pytest
 import torch
 from drawn import assert_drawn, count, noise
 
-from minidiff import TextToImage, data, viz
+from minidiff import TextToImage, viz
 from minidiff.networks import UNet, UNetConfig, room_names, rooms
 from minidiff.pipeline import ModelConfig
 
 DEEP = UNetConfig(
     channels=(8, 8, 16, 16), attention=(False, True, True, True), layers=3, heads=2, context_dim=8, groups=4
 )
-
-
-@pytest.fixture(scope="module")
-def pipe():
-    return TextToImage.load("mnist", device="cpu")
-
-
-@pytest.fixture(scope="module")
-def digit():
-    return data.mnist("validation").images[3]
 
 
 def inputs(net, size, tokens=2):

@@ -14,16 +14,6 @@ from minidiff.diffusion import SAMPLERS, SCHEDULES, cosine, edm, flow
 from minidiff.figures import fingerprint, reference
 
 
-@pytest.fixture(scope="module")
-def pipe():
-    return TextToImage.load("mnist", device="cpu")
-
-
-@pytest.fixture(scope="module")
-def digit():
-    return data.mnist("validation").images[3]
-
-
 def around(middle: int, radius: float) -> tuple[int, int, int, int]:
     """The box that is `radius` around the origin of the playground's axes, whose middle is there."""
     side = round(radius * 316 / 6)
