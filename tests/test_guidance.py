@@ -1,10 +1,10 @@
-"""Guidance: the two conventions at 0 and 1, one batch or two, and an exact classifier."""
+"""Guidance: the two conventions, one batch or two, rescaling, the interval, and an exact classifier."""
 
 import pytest
 import torch
 from exact import TWO_MOONS
 
-from minidiff.diffusion import FLOW, V, cfg, clipped, cosine, denoiser, edm, flow, guide
+from minidiff.diffusion import FLOW, X0, V, cfg, clipped, cosine, denoiser, edm, flow, guide, rescaled, to_x0
 from minidiff.networks import UNet, UNetConfig
 
 X = torch.randn(3, 1, 4, 4, generator=torch.Generator().manual_seed(0))
@@ -24,6 +24,42 @@ def test_scale_0_is_unconditional_1_is_conditional_and_between_is_a_line(schedul
     for scale in (0.0, 1.0, 2.5):
         guided = cfg(net, schedule, pred, CONTEXT, NULL, scale)(X, t)
         torch.testing.assert_close(guided, without + scale * (with_text - without), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("w", [-1.0, 0.0, 0.5, 6.5])
+def test_the_papers_convention_is_ours_shifted_by_one(w):
+    """Ho and Salimans 2022, equation 6: (1 + w) eps(x, c) - w eps(x); their w = 0 is our scale 1."""
+    t = torch.tensor(0.4)
+    time = flow().net_time(t).to(X.dtype).expand(3)
+    theirs = (1 + w) * net(X, time, CONTEXT) - w * net(X, time, NULL.expand(3, -1, -1))
+    ours = cfg(net, flow(), FLOW, CONTEXT, NULL, 1 + w)(X, t)
+    torch.testing.assert_close(ours, to_x0(FLOW, theirs, X, *flow().at(t, X)), rtol=0, atol=1e-5)
+
+
+def test_rescaling_gives_each_picture_the_spread_of_its_own_answer():
+    quiet, loud = torch.randn(2, 3, 8, 8), 5 * torch.randn(2, 3, 8, 8) + 1
+    loud[1] *= 3  # each picture by itself: not one spread for the batch
+    full, half = rescaled(loud, quiet, 1.0), rescaled(loud, quiet, 0.5)
+    torch.testing.assert_close(full.std((1, 2, 3)), quiet.std((1, 2, 3)))
+    torch.testing.assert_close(half, (loud + full) / 2)
+    assert torch.equal(rescaled(loud, quiet, 0.0), loud)
+    assert torch.equal(rescaled(loud[:1], quiet[:1], 0.7), rescaled(loud, quiet, 0.7)[:1])
+
+
+def test_rescaling_is_part_of_cfg():
+    plain, with_text = (cfg(net, flow(), X0, CONTEXT, NULL, scale)(X, 0.5) for scale in (4.0, 1.0))
+    brought_back = cfg(net, flow(), X0, CONTEXT, NULL, 4.0, rescale=0.7)(X, 0.5)
+    torch.testing.assert_close(brought_back, rescaled(plain, with_text, 0.7))
+
+
+def test_outside_its_interval_the_scale_is_1():
+    t = torch.tensor([0.2, 0.5, 0.8])
+    everywhere, nowhere = (cfg(net, flow(), FLOW, CONTEXT, NULL, scale)(X, t) for scale in (4.0, 1.0))
+    within = cfg(net, flow(), FLOW, CONTEXT, NULL, 4.0, interval=(0.3, 0.7))(X, t)
+    torch.testing.assert_close(within, torch.stack([nowhere[0], everywhere[1], nowhere[2]]))
+    for number, expected in zip(t, within, strict=True):  # one time for the whole batch
+        whole = cfg(net, flow(), FLOW, CONTEXT, NULL, 4.0, interval=(0.3, 0.7))(X, float(number))
+        assert any(torch.allclose(row, expected) for row in whole)
 
 
 def test_one_batch_is_two_passes_through_a_real_network():

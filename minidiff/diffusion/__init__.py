@@ -5,7 +5,7 @@ schedules, predictions, ideal, grids, samplers, guidance.
 """
 
 from minidiff.diffusion.grids import GRIDS, karras, leading, linspace, trailing, uniform
-from minidiff.diffusion.guidance import cfg, clipped, guide
+from minidiff.diffusion.guidance import cfg, clipped, guide, rescaled
 from minidiff.diffusion.ideal import ideal, score
 from minidiff.diffusion.predictions import (
     EPS,
@@ -65,6 +65,7 @@ __all__ = [
     "linear",
     "linspace",
     "predict",
+    "rescaled",
     "rescheduled",
     "scaled_linear",
     "score",

@@ -9,16 +9,28 @@ import torch
 from torch import Tensor
 
 from minidiff.diffusion.predictions import Denoiser, Prediction, predict, to_x0
-from minidiff.diffusion.schedules import Schedule, as_time
+from minidiff.diffusion.schedules import Schedule, as_time, broadcast
 
 
-def cfg(net, schedule: Schedule, pred: Prediction, context: Tensor, null: Tensor, scale: float) -> Denoiser:
+def cfg(
+    net,
+    schedule: Schedule,
+    pred: Prediction,
+    context: Tensor,
+    null: Tensor,
+    scale: float,
+    *,
+    rescale: float = 0.0,
+    interval: tuple[float, float] = (0.0, 1.0),
+) -> Denoiser:
     """Classifier-free guidance: ask with and without the text, and amplify the difference.
 
     context: (B, L, D), what the picture should show. null: the same for nothing, (1, L, D) or
     (B, L, D). Both questions travel as two copies of x in one batch. Ho and Salimans 2022,
-    equation 6, whose w is this scale - 1.
+    equation 6, whose w is this scale - 1. rescale: see `rescaled`. interval: the times t at which
+    the scale holds; elsewhere it is 1 (Kynkaanniemi et al. 2024).
     """
+    low, high = interval
 
     def denoise(x: Tensor, t: Tensor | float) -> Tensor:
         both = torch.cat([null.expand_as(context), context])
@@ -26,10 +38,23 @@ def cfg(net, schedule: Schedule, pred: Prediction, context: Tensor, null: Tensor
         out_null, out_text = predict(
             net, schedule, torch.cat([x, x]), torch.cat([time, time]) if time.ndim else time, both
         ).chunk(2)
-        out = out_null + scale * (out_text - out_null)
+        amplify = torch.where((low <= time) & (time <= high), scale, 1.0)
+        out = out_null + broadcast(amplify, x) * (out_text - out_null)
+        if rescale:
+            out = rescaled(out, out_text, rescale)
         return to_x0(pred, out, x, *schedule.at(t, x))
 
     return denoise
+
+
+def rescaled(out: Tensor, out_text: Tensor, amount: float) -> Tensor:
+    """Guidance makes contrasts louder: bring each picture's spread back toward that of the text's answer.
+
+    out, out_text: (B, C, H, W). amount: 0 leaves out as it is, 1 gives it the spread of out_text.
+    Lin et al. 2024, equations 14 to 16.
+    """
+    spread, wanted = (o.std(dim=(1, 2, 3), keepdim=True) for o in (out, out_text))
+    return amount * out * (wanted / spread) + (1 - amount) * out
 
 
 def guide(
