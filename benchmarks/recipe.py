@@ -93,7 +93,7 @@ def training(recipe: Recipe, digits: data.Pictures, steps: int, seed: int) -> It
     """Train a fresh network for so many steps."""
     # the usual 100 steps of warming up would be most of a short run
     config = replace(recipe.train, steps=steps, seed=seed, warmup=min(recipe.train.warmup, 1 + steps // 10))
-    return fit(untrained(recipe.model, seed), recipe.model, digits, recipe.batch, config)
+    return fit(untrained(recipe.model, seed), recipe.model, data.batches(digits, recipe.batch, seed), config)
 
 
 def seconds_a_step(recipes: list[Recipe], digits: data.Pictures, rounds: int = 9) -> list[float]:

@@ -58,7 +58,7 @@ class Options:
 
 def our_run(steps: int, seed: int):
     config = replace(OURS.train, steps=steps, seed=seed)
-    return fit(untrained(OURS.config, seed), OURS.config, data.mnist("train"), OURS.batch, config)
+    return fit(untrained(OURS.config, seed), OURS.config, OURS.batches(OURS.batch, seed, None), config)
 
 
 def our_digits(net: nn.Module, labels: Tensor, steps: int = 20) -> Tensor:

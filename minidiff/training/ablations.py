@@ -19,6 +19,6 @@ def digit_model(part: str | None, steps: int, seed: int = 0, batch: int = 64) ->
         without(net.unet, part)
     # the usual 100 steps of warming up would be most of a short run
     settings = TrainConfig(steps=steps, seed=seed, warmup=min(TrainConfig.warmup, 1 + steps // 10))
-    for progress in fit(net, config, data.mnist("train"), batch, settings):
+    for progress in fit(net, config, data.batches(data.mnist("train"), batch, seed), settings):
         pass
     return TextToImage(config, progress.net, "cpu")

@@ -52,12 +52,15 @@ CIFAR10 = ModelConfig(
 )
 
 
+Batches = Iterator[tuple[Tensor, Tensor]]  # pictures (B, C, H, W) and what each shows, without end
+
+
 @dataclass(frozen=True)
 class Preset:
     """A model, its pictures, and how it is trained on them."""
 
     config: ModelConfig
-    pictures: Callable[[Path | None], data.Pictures]  # those to train on, from a folder; None: where they belong
+    batches: Callable[[int, int, Path | None], Batches]  # (pictures a step, seed, folder of the data or None)
     prompt: str  # something to draw when it is done, as it is typed
     batch: int = 64
     train: TrainConfig = TrainConfig()
@@ -66,10 +69,10 @@ class Preset:
 
 
 PRESETS = {
-    "mnist": Preset(MNIST, lambda folder: data.mnist("train"), prompt="7"),
+    "mnist": Preset(MNIST, lambda batch, seed, _: data.batches(data.mnist("train"), batch, seed), prompt="7"),
     "cifar10": Preset(
         CIFAR10,
-        lambda folder: data.cifar10("train", folder),
+        lambda batch, seed, folder: data.batches(data.cifar10("train", folder), batch, seed),
         prompt='"a photo of a cat"',
         batch=128,
         # Ho et al. took 800,000 steps without decay; here the rate falls to 0, so that a shorter run is brought to an end too
@@ -96,11 +99,11 @@ def train_preset(
     """
     if preset.fast:
         config = dataclasses.replace(config, **what_pays(device))
-    model, shown = preset.config, preset.pictures(pictures)
+    model = preset.config
     net = untrained(model, config.seed, device)
 
     def run(net, config, folder=None) -> Iterator[Progress]:
-        return fit(net, model, shown, batch, config, flip=preset.flip, folder=folder)
+        return fit(net, model, preset.batches(batch, config.seed, pictures), config, flip=preset.flip, folder=folder)
 
     if minutes is not None:
         steps = planned_steps(folder) or round(60 * minutes / seconds_a_step(run(copy.deepcopy(net), config)))
@@ -124,8 +127,7 @@ def untrained(model: ModelConfig, seed: int, device: torch.device | str = "cpu")
 def fit(
     net: Conditional,
     model: ModelConfig,
-    pictures: data.Pictures,
-    batch: int,
+    batches: Batches,
     config: TrainConfig,
     flip: bool = False,
     folder: Path | None = None,
@@ -133,9 +135,9 @@ def fit(
     """Train the model's network on pictures, folded as the model wants them; see `train`."""
     fold = Fold(model.fold)
 
-    def folded() -> Iterator[tuple[Tensor, Tensor]]:
-        for step, (images, labels) in enumerate(data.batches(pictures, batch, config.seed)):
-            yield fold.encode(mirrored(images, config.seed, step) if flip else images), labels
+    def folded() -> Batches:
+        for step, (images, shown) in enumerate(batches):
+            yield fold.encode(mirrored(images, config.seed, step) if flip else images), shown
 
     schedule, pred = SCHEDULES[model.schedule](), PREDICTIONS[model.prediction]
     return train(net, schedule, pred, folded(), config, null=net.text_encoder.null, folder=folder)
