@@ -1,0 +1,184 @@
+"""Byte-pair encoding: text becomes numbers that a network can look up (Sennrich et al. 2016; on bytes, as in GPT-2).
+
+A text is put in lower case and split into words. A word is spelled in bytes, so that nothing is ever unknown: Greek, emoji
+and typing errors are bytes too. Then neighbours are joined into longer pieces, by a list of merges that was learned
+from many texts, the most frequent first. A common word ends as one piece, a rare one as several.
+
+The files and the ids are those of CLIP (Radford et al. 2021).
+"""
+
+import json
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Self
+
+import regex  # as Python's re, and knows \p{L}, a letter of any script, and \p{N}, a number
+import torch
+
+from minidiff.files import write
+
+START, END = "<|startoftext|>", "<|endoftext|>"
+STOP = "</w>"  # marks the last piece of a word: "in</w>" is a word, "in" may begin "inside"
+
+# A word is an ending such as 's, or a run of letters, or one number, or a run of anything else but spaces.
+WORD = regex.compile(r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+")
+
+# One visible letter for each byte: what prints stands for itself, and comes first; the other bytes follow.
+VISIBLE = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+HIDDEN = [byte for byte in range(256) if byte not in VISIBLE]
+LETTER = {byte: chr(byte) for byte in VISIBLE} | {byte: chr(256 + k) for k, byte in enumerate(HIDDEN)}
+BYTE = {letter: byte for byte, letter in LETTER.items()}
+
+
+def split(text: str) -> list[str]:
+    """The words of a text, in lower case. "It's 12." is it, 's, 1, 2 and a full stop."""
+    text = unicodedata.normalize("NFC", text)  # é is one character, never e and an accent
+    text = "".join(char.lower() for char in text)  # one by one: str.lower() turns the last Σ of a word into ς
+    words = []
+    for word in WORD.findall(text):
+        # <|ENDOFTEXT|> is not special, but has become <|endoftext|>: transformers spells it in three words
+        words += [word[:2], word[2:-2], word[-2:]] if word in (START, END) else [word]
+    return words
+
+
+def spell(word: str) -> list[str]:
+    """The pieces to begin with: a letter for each byte, the last one marked. "red" is r, e, d</w>."""
+    letters = [LETTER[byte] for byte in word.encode("utf-8", errors="replace")]
+    return letters[:-1] + [letters[-1] + STOP]
+
+
+def join(pieces: list[str], pair: tuple[str, str]) -> list[str]:
+    """The pieces with the pair made one wherever it occurs, from left to right."""
+    joined = []
+    for piece in pieces:
+        if joined and (joined[-1], piece) == pair:
+            joined[-1] += piece
+        else:
+            joined.append(piece)
+    return joined
+
+
+def read(pieces: Iterable[str]) -> str:
+    """The text of pieces. Bytes that are no character, as where one was cut in two, become a question mark."""
+    text = bytes(BYTE[letter] for letter in "".join(pieces)).decode("utf-8", errors="replace")
+    return text.replace(STOP, " ").strip()
+
+
+class Tokenizer:
+    """Text to ids and back.
+
+    vocab: the id of each piece, 0 to len(vocab) - 1. merges: the pairs to join, the first learned first. length: how
+    many ids any text becomes. pad: the piece that fills up short texts, None for the end of text (Stable Diffusion
+    2.x has "!"). Raises ValueError if they do not fit together.
+    """
+
+    def __init__(self, vocab: dict[str, int], merges: list[tuple[str, str]], length: int = 77, pad: str | None = None):
+        self.vocab, self.merges, self.length = vocab, merges, length
+        self.pad = END if pad is None else pad
+        self.special = (START, END, self.pad)
+        if length < 2:
+            raise ValueError(f"a text of length {length} has no room for its start and its end")
+        if not all(type(id) is int for id in vocab.values()) or set(vocab.values()) != set(range(len(vocab))):
+            raise ValueError(f"the ids of the vocabulary are not 0 to {len(vocab) - 1}, each once")
+        for piece in self.special:
+            if piece not in vocab:
+                raise ValueError(f'"{piece}" is not in the vocabulary')
+        for left, right in merges:
+            for piece in (left, right, left + right):
+                if piece not in vocab:
+                    raise ValueError(f'the merge of "{left}" and "{right}" needs "{piece}": not in the vocabulary')
+        self._piece = {id: piece for piece, id in vocab.items()}
+        self._rank = {pair: k for k, pair in enumerate(merges)}
+        self._special = regex.compile("(" + "|".join(map(regex.escape, self.special)) + ")")
+        self._cache = {}  # word: its pieces
+
+    @classmethod
+    def train(cls, texts: Iterable[str], merges: int, length: int = 77) -> Self:
+        """Learn up to `merges` merges: again and again, join the pair of pieces that is the most frequent in the texts.
+
+        Of equally frequent pairs, the first in the alphabet. It stops early when every word is one piece.
+        """
+        count = Counter(word for text in texts for word in split(text))
+        spelled = {word: spell(word) for word in count}
+        learned = []
+        while len(learned) < merges:
+            pairs = Counter()
+            for word, pieces in spelled.items():
+                for pair in zip(pieces, pieces[1:], strict=False):
+                    pairs[pair] += count[word]
+            if not pairs:
+                break
+            learned.append(min(pairs, key=lambda pair: (-pairs[pair], pair)))
+            spelled = {word: join(pieces, learned[-1]) for word, pieces in spelled.items()}
+        pieces = [*LETTER.values(), *(letter + STOP for letter in LETTER.values()), *map("".join, learned), START, END]
+        return cls({piece: id for id, piece in enumerate(dict.fromkeys(pieces))}, learned, length)
+
+    @classmethod
+    def load(cls, folder: str | Path, length: int = 77, pad: str | None = None) -> Self:
+        """Read vocab.json and merges.txt, as CLIP has them. Raises ValueError with the name of what is wrong."""
+        try:
+            path = Path(folder) / "vocab.json"
+            vocab = dict(json.loads(path.read_text(encoding="utf-8")))
+            path = Path(folder) / "merges.txt"
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            raise ValueError(f"{path} is missing") from None
+        except (OSError, ValueError, TypeError) as error:
+            raise ValueError(f"{path} cannot be read ({error})") from None
+        merges = [tuple(line.split()) for line in lines if line and not line.startswith("#version")]
+        for merge in merges:
+            if len(merge) != 2:
+                raise ValueError(f'{path} has the line "{" ".join(merge)}", which is not a pair')
+        try:
+            return cls(vocab, merges, length, pad)
+        except ValueError as error:
+            raise ValueError(f"{folder}: {error}") from None
+
+    def save(self, folder: str | Path) -> None:
+        """Write vocab.json and merges.txt into a folder, made if it is missing."""
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        write(Path(folder) / "vocab.json", json.dumps(self.vocab, ensure_ascii=False))
+        write(Path(folder) / "merges.txt", "\n".join(["#version: 0.2", *map(" ".join, self.merges), ""]))
+
+    def __call__(self, texts: str | list[str]) -> torch.Tensor:
+        """Ids (B, length): start, the text, end, padding. A text that is too long is cut; the end stays."""
+        rows = []
+        for text in [texts] if isinstance(texts, str) else texts:
+            row = [self.vocab[START], *self.encode(text)[: self.length - 2], self.vocab[END]]
+            rows.append(row + [self.vocab[self.pad]] * (self.length - len(row)))
+        return torch.tensor(rows, dtype=torch.long).reshape(-1, self.length)
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of all of a text, without start and end. A piece that the vocabulary lacks is an end of text."""
+        return [self.vocab.get(piece, self.vocab[END]) for piece in self.pieces(text)]
+
+    def pieces(self, text: str) -> list[str]:
+        """The pieces of a text. A special piece that is written out in it, such as "<|endoftext|>", counts as one."""
+        pieces = []
+        for part in self._special.split(text):
+            pieces += [part] if part in self.special else [p for word in split(part) for p in self._merged(word)]
+        return pieces
+
+    def _merged(self, word: str) -> list[str]:
+        if word not in self._cache:
+            pieces = spell(word)
+            while pairs := self._rank.keys() & zip(pieces, pieces[1:], strict=False):
+                pieces = join(pieces, min(pairs, key=self._rank.get))  # the one that was learned first
+            self._cache[word] = pieces
+        return self._cache[word]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ids, without special pieces. Raises KeyError at an id that the vocabulary does not have."""
+        pieces = [self._piece[int(id)] for id in ids]
+        return read(piece for piece in pieces if piece not in self.special)
+
+    def left_out(self, text: str) -> str:
+        """The end of a text, where it does not fit into `length`; "" if all of it fits."""
+        return read(self.pieces(text)[self.length - 2 :])
+
+    def unknown(self, text: str) -> list[str]:
+        """The words of a text that are not one piece of the vocabulary, but spelled in several."""
+        words = split(self._special.sub(" ", text))
+        return [word for word in dict.fromkeys(words) if len(self._merged(word)) > 1]
