@@ -1,6 +1,16 @@
 """Pictures with captions. Nothing here knows what a model is."""
 
 from minidiff.data.cifar import CIFAR_CLASSES, cifar10, cifar10_path, cifar_samples, read_thing
+from minidiff.data.color_digits import (
+    COLORS,
+    HELD_OUT,
+    WORDINGS,
+    Captioned,
+    Scene,
+    caption,
+    color_digit_batches,
+    color_digits,
+)
 from minidiff.data.mnist import CLASSES, mnist, read_digit
 from minidiff.data.pictures import Pictures, batches
 from minidiff.data.points import CLOUDS, points
@@ -12,12 +22,20 @@ __all__ = [
     "CIFAR_CLASSES",
     "CLASSES",
     "CLOUDS",
+    "COLORS",
+    "Captioned",
+    "HELD_OUT",
     "LABELS",
     "Pictures",
+    "Scene",
+    "WORDINGS",
     "batches",
+    "caption",
     "cifar10",
     "cifar10_path",
     "cifar_samples",
+    "color_digit_batches",
+    "color_digits",
     "mnist",
     "points",
     "read_digit",

@@ -1,0 +1,204 @@
+"""color_digits: MNIST's digits in colour, 32x32, with captions: "a red seven on a blue background".
+
+A small world in which words matter. Ten (digit, colour) pairs are never in training, so that one can ask for a
+picture that nobody has seen.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import count
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from minidiff.data.mnist import CLASSES, SPLITS, mnist
+from minidiff.data.pictures import Pictures
+
+COLORS = {  # RGB, 0 to 255; the two that are closest, orange and yellow, lie 118 apart
+    "black": (0, 0, 0),
+    "white": (255, 255, 255),
+    "red": (220, 10, 30),
+    "green": (20, 160, 60),
+    "blue": (30, 60, 220),
+    "yellow": (255, 235, 50),
+    "orange": (255, 128, 0),
+    "purple": (170, 60, 200),
+}
+PLACES = ("center", "top left", "top right", "bottom left", "bottom right")
+SIZES = {"large": 28, "small": 18}  # pixels of what was a 28x28 digit
+SIDE = 32  # pixels of a picture
+
+# Each digit once, every colour at least once. Nothing that minidiff trains has seen a picture or a caption of these.
+HELD_OUT = {
+    0: "orange", 1: "purple", 2: "red", 3: "blue", 4: "yellow",
+    5: "black", 6: "white", 7: "green", 8: "purple", 9: "red",
+}  # fmt: skip
+ALLOWED = {digit: tuple(color for color in COLORS if color != HELD_OUT[digit]) for digit in range(10)}
+OTHERS = {color: tuple(other for other in COLORS if other != color) for color in COLORS}  # for the background
+
+ORDINARY = 0.6  # share of scenes with a large digit in the center; the other nine layouts share the rest
+LAYOUTS = [(place, size) for place in PLACES for size in SIZES]  # the first is the ordinary one
+
+WORDINGS = (  # `caption` fills them in; {small}, {at} and {between} are empty where a scene is ordinary
+    "a {small}{color} {word} on a {background} background{at}",
+    "a {small}{color} {figure} on a {background} background{at}",
+    "{small}{color} {word}{between} on {background}",
+    "{small}{color} {figure}{between} on {background}",
+    "a {small}{word} in {color}{between} on {background}",
+    "on a {background} background, a {small}{color} {word}{at}",
+    "{size} {color} {figure}, {place}, on {background}",  # the only one that says "large" and "center"
+    "a {color} {word}",  # leaves the rest open
+)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a picture shows. Raises ValueError for what cannot be drawn."""
+
+    digit: int  # 0 to 9
+    color: str  # of the digit; a name in COLORS
+    background: str  # another one
+    place: str = "center"  # one of PLACES
+    size: str = "large"  # a name in SIZES
+
+    def __post_init__(self):
+        fields = (self.digit, range(10)), (self.color, COLORS), (self.background, COLORS)
+        for value, known in (*fields, (self.place, PLACES), (self.size, SIZES)):
+            if value not in known:
+                raise ValueError(f"no scene has {value!r}; there is {', '.join(map(str, known))}")
+        if self.color == self.background:
+            raise ValueError(f"a {self.color} digit on a {self.color} background cannot be seen")
+
+
+@dataclass(frozen=True)
+class Captioned:
+    """Pictures, what is said about them, and what they show."""
+
+    images: Tensor  # (N, 3, 32, 32) float32 in [-1, 1]
+    captions: list[str]
+    scenes: list[Scene]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def caption(scene: Scene, wording: int = 0) -> str:
+    """The scene in words, as WORDINGS[wording] puts it: "a red seven on a blue background"."""
+    if not 0 <= wording < len(WORDINGS):
+        raise ValueError(f"wording must lie between 0 and {len(WORDINGS) - 1}, got {wording}")
+    at = "" if scene.place == "center" else f", {scene.place}"
+    text = WORDINGS[wording].format(
+        **vars(scene), word=CLASSES[scene.digit], figure=scene.digit,
+        small="small " if scene.size == "small" else "", at=at, between=at and f"{at},",
+    )  # fmt: skip
+    return re.sub(r"\ba (?=orange|eight|8)", "an ", text)
+
+
+def draw(scenes: Sequence[Scene], digits: Tensor) -> Tensor:
+    """Pictures of the scenes, (N, 3, 32, 32) in [-1, 1], with these handwritten digits (N, 1, 28, 28) in [-1, 1].
+
+    A pixel as dark as the darkest of its digit has the digit's colour, paper has the background's, and what lies
+    between is mixed. In a corner the digit ends one pixel before the edges.
+    """
+    if digits.shape != (len(scenes), 1, 28, 28):
+        raise ValueError(f"digits must have shape {(len(scenes), 1, 28, 28)}, got {tuple(digits.shape)}")
+    if not scenes:
+        return torch.empty(0, 3, SIDE, SIDE)
+    gray = (digits + 1) / 2
+    small = torch.tensor([scene.size == "small" for scene in scenes])
+    if small.any():
+        edge = 28 - SIZES["small"]
+        shrunk = F.interpolate(gray[small], size=28 - edge, mode="bilinear", antialias=True)
+        gray[small] = F.pad(shrunk, (0, edge, 0, edge))
+    gray = (gray / gray.amax((1, 2, 3), keepdim=True).clamp(min=1e-6)).squeeze(1)  # thin strokes pale as they shrink
+
+    ink = gray > 0  # (N, 28, 28)
+    rows = _shifts(ink.any(2), small, [scene.place.split()[0] for scene in scenes], ("top", "bottom"))
+    columns = _shifts(ink.any(1), small, [scene.place.split()[-1] for scene in scenes], ("left", "right"))
+    ringed = F.pad(gray, (1, 1, 1, 1))  # what is looked for outside is found in a ring of paper
+    y = (torch.arange(SIDE) - rows[:, None]).clamp(-1, 28) + 1  # (N, 32): which row of `ringed` a row shows
+    x = (torch.arange(SIDE) - columns[:, None]).clamp(-1, 28) + 1
+    gray = ringed[torch.arange(len(scenes))[:, None, None], y[:, :, None], x[:, None, :]][:, None]  # (N, 1, 32, 32)
+
+    front, back = (_pixels([getattr(scene, field) for scene in scenes]) for field in ("color", "background"))
+    return torch.lerp(back, front, gray)
+
+
+def color_digits(n: int, split: str = "train", seed: int = 0, held_out: bool = False) -> Captioned:
+    """n pictures of random scenes in random wordings, drawn from the digits of one split of MNIST.
+
+    held_out: True for the ten never-seen pairs alone, False for all the others. No digit is drawn twice before each
+    was drawn once. Raises ValueError for another split, for n below 1, and for a seed below 0.
+    """
+    rng = _random(seed, split, 0)
+    digits = _digits(split)
+    rows = rng.permutation(len(digits))[np.arange(_at_least_1(n)) % len(digits)]
+    return _compose(digits, rows, rng, held_out)
+
+
+def color_digit_batches(batch: int, split: str = "train", seed: int = 0) -> Iterator[Captioned]:
+    """Batches for training, without end; never one of the HELD_OUT pairs.
+
+    Batch k depends on seed and k alone. Raises as `color_digits` does.
+    """
+    for step in count(1):
+        rng = _random(seed, split, step)
+        digits = _digits(split)
+        yield _compose(digits, rng.integers(len(digits), size=_at_least_1(batch)), rng, held_out=False)
+
+
+def _compose(digits: Pictures, rows: np.ndarray, rng: np.random.Generator, held_out: bool) -> Captioned:
+    """A random scene and wording for each of these rows of MNIST."""
+
+    def pick(choices: int) -> list[int]:
+        return rng.integers(choices, size=len(rows)).tolist()
+
+    layouts = np.where(rng.random(len(rows)) < ORDINARY, 0, rng.integers(1, len(LAYOUTS), size=len(rows))).tolist()
+    scenes = []
+    others = len(COLORS) - 1  # a digit has one colour less in training, a background one less always
+    for digit, c, b, layout in zip(digits.labels[rows].tolist(), pick(others), pick(others), layouts, strict=True):
+        color = HELD_OUT[digit] if held_out else ALLOWED[digit][c]
+        scenes.append(Scene(digit, color, OTHERS[color][b], *LAYOUTS[layout]))
+    captions = [caption(scene, wording) for scene, wording in zip(scenes, pick(len(WORDINGS)), strict=True)]
+    return Captioned(draw(scenes, digits.images[rows]), captions, scenes)
+
+
+def _shifts(inked: Tensor, small: Tensor, sides: list[str], ends: tuple[str, str]) -> Tensor:
+    """How far each digit moves down (or right), (N,): to one end of the picture, to the other, or to the middle.
+
+    inked: (N, 28) bool, which rows (or columns) of it hold ink.
+    """
+    first = inked.int().argmax(1)
+    last = 27 - inked.flip(1).int().argmax(1)
+    middle = torch.where(small, (SIDE - SIZES["small"]) // 2, (SIDE - SIZES["large"]) // 2)
+    low, high = (torch.tensor([side == end for side in sides]) for end in ends)
+    return torch.where(low, 1 - first, torch.where(high, SIDE - 2 - last, middle))
+
+
+def _pixels(names: list[str]) -> Tensor:
+    """Named colours as (N, 3, 1, 1) in [-1, 1]."""
+    return (torch.tensor([COLORS[name] for name in names]) / 127.5 - 1)[:, :, None, None]
+
+
+def _random(seed: int, split: str, step: int) -> np.random.Generator:
+    """Random numbers of their own for each seed, split and step: numpy mixes all three, of any size."""
+    if split not in SPLITS:
+        raise ValueError(f"no split {split!r}; there is {', '.join(SPLITS)}")
+    if seed < 0:
+        raise ValueError(f"seed must be at least 0, got {seed}")
+    return np.random.default_rng((seed, list(SPLITS).index(split), step))
+
+
+def _at_least_1(n: int) -> int:
+    if n < 1:
+        raise ValueError(f"there must be at least 1 picture, got {n}")
+    return n
+
+
+@cache
+def _digits(split: str) -> Pictures:
+    return mnist(split)  # reading it takes longer than drawing hundreds of batches
