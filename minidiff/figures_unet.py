@@ -8,7 +8,7 @@ from torch import Generator, Tensor, nn
 
 from minidiff.diffusion import denoiser
 from minidiff.figures import WIDTH, check_time
-from minidiff.look import BLUE, GRAY, GREEN, ORANGE, PURPLE, RED, Page
+from minidiff.look import BLUE, GRAY, GREEN, ORANGE, PURPLE, RED, Page, signed
 from minidiff.networks import Room, UNet, count, rooms, skips
 from minidiff.pipeline import TextToImage, choose
 
@@ -113,12 +113,12 @@ def unet(
         page.text(16, 238, f"{room}, {_times(shown.shape)}", weight="bold")
         page.text(244, 238, f"channels: {which}")
         for k, channel in enumerate(chosen.tolist()):
-            pixels = _colours(maps[channel] / reach)
+            pixels = signed(maps[channel] / reach)
             page.picture(pixels, 16 + 84 * (k % 8), 284 + 94 * (k // 8), 70, title=str(channel))
         bar = page.axes(
             692, 284, 12, 164, xticks=[], yticks=[0, 0.5, 1], yticklabels=[f"{-reach:.2g}", 0, f"{reach:.2g}"]
         )
-        shades = _colours(torch.linspace(1, -1, 164)[:, None]).permute(1, 2, 0).numpy()
+        shades = signed(torch.linspace(1, -1, 164)[:, None]).permute(1, 2, 0).numpy()
         bar.imshow(shades, extent=(0, 1, 0, 1), aspect="auto")
         bar.yaxis.tick_right()
         bar.grid(False)
@@ -214,12 +214,3 @@ def _draw_small(canvas, seen: list[Room], chosen: str) -> None:
         if side:
             gap = [(MIDDLE + 60 * side, top + pitch - 14), (MIDDLE + 60 * side, top + pitch)]
             _arrow(canvas, *gap[::-side], GRAY)
-
-
-def _colours(values: Tensor) -> Tensor:
-    """Numbers in [-1, 1] (H, W) as colours (3, H, W): blue is negative, white is 0, orange positive."""
-    ends = {
-        k: torch.tensor([int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)])[:, None, None]
-        for k, c in ((-1, BLUE), (1, ORANGE))
-    }
-    return 1 - sum(values.mul(side).clamp(0, 1) * (1 - colour) for side, colour in ends.items())

@@ -1,5 +1,6 @@
 """One look for every figure: colours, style, and the few pieces that figures are put together from."""
 
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -19,6 +20,15 @@ STYLE = {  # one look for every figure of the course
     "image.interpolation": "nearest",
     "legend.frameon": False,
 }
+
+
+def signed(values: Tensor) -> Tensor:
+    """Numbers in [-1, 1] (H, W) as colours (3, H, W): blue is negative, white is 0, orange positive."""
+    ends = {
+        k: torch.tensor([int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)])[:, None, None]
+        for k, c in ((-1, BLUE), (1, ORANGE))
+    }
+    return 1 - sum(values.mul(side).clamp(0, 1) * (1 - colour) for side, colour in ends.items())
 
 
 class Page:

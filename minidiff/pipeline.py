@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +13,12 @@ from torch import Generator, Tensor
 
 from minidiff.data import LABELS
 from minidiff.device import pick_device
-from minidiff.diffusion import GRIDS, PREDICTIONS, SAMPLERS, SCHEDULES, Step, cfg, denoiser
+from minidiff.diffusion import GRIDS, PREDICTIONS, SAMPLERS, SCHEDULES, Step, cfg, denoiser, guide
 from minidiff.files import ROOTS, read_tensors, write, write_tensors
-from minidiff.networks import Conditional, Fold, LabelEncoder, UNet, UNetConfig
+from minidiff.networks import CLIPText, CLIPTextConfig, Conditional, Fold, LabelEncoder, UNet, UNetConfig
+from minidiff.tokenizer import Tokenizer
+
+LAST_GUIDED = 0.99  # `guide` divides by alpha: its walks start here instead of at t = 1, where alpha may be 0
 
 
 @dataclass(frozen=True)
@@ -30,10 +33,13 @@ class ModelConfig:
     prediction: str = "flow"  # a name in PREDICTIONS
     grid: str = "uniform"  # a name in GRIDS
     scale: float = 1.5  # the guidance scale it draws best with
-    labels: str = "digits"  # a name in LABELS: what a prompt can ask for
+    labels: str = "digits"  # a name in LABELS: what a prompt can ask for, where no text tower reads it
+    text: CLIPTextConfig | None = None  # the text tower that reads the prompt
 
     def build(self) -> Conditional:
-        """The network, with random weights."""
+        """The network, with random weights. A text tower is not trained with it: it can read already."""
+        if self.text:
+            return Conditional(UNet(self.unet), CLIPText(self.text).requires_grad_(False))
         classes, _ = choose(self.labels, LABELS, "labels")
         return Conditional(UNet(self.unet), LabelEncoder(len(classes), self.unet.context_dim))
 
@@ -48,8 +54,15 @@ class TextToImage:
     picture when it is drawn alone.
     """
 
-    def __init__(self, config: ModelConfig, net: Conditional, device: str | torch.device | None = None):
+    def __init__(
+        self,
+        config: ModelConfig,
+        net: Conditional,
+        device: str | torch.device | None = None,
+        tokenizer: Tokenizer | None = None,
+    ):
         self.config = config
+        self.tokenizer = tokenizer  # of the text tower; None where prompts are looked up as labels
         self.device = device if isinstance(device, torch.device) else pick_device(device)
         self.net = net.eval().requires_grad_(False).to(self.device)
         self.fold = Fold(config.fold)
@@ -71,11 +84,15 @@ class TextToImage:
 
     def stream(
         self,
-        prompts: str | list[str],
+        prompts: str | list[str] | Tensor,
         *,
         negative: str | list[str] | None = None,
         steps: int = 20,
         scale: float | None = None,
+        rescale: float = 0.0,
+        interval: tuple[float, float] = (0.0, 1.0),
+        log_p: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
+        log_p_scale: float = 1.0,
         sampler: str = "dpmpp_2m",
         seed: int = 0,
         latents: Tensor | None = None,
@@ -83,22 +100,28 @@ class TextToImage:
     ) -> Iterator[Step]:
         """Every step of the sampler, undecoded; `decode(step.x0_hat)` is a preview.
 
-        negative: what it should not be; takes the place of "nothing" in guidance. scale: the guidance
-        scale, None for the model's own. latents: the start noise (B, C, h, w), else drawn from `seed`.
-        size: pixels, one number or (height, width). Raises ValueError at once for what cannot be drawn.
+        prompts: texts, or context tokens (B, L, D) as `encode` and `mix` make them. negative: what it should
+        not be; takes the place of "nothing" in guidance. scale: the guidance scale, None for the model's own.
+        rescale, interval: see `cfg`. log_p, log_p_scale: see `guide`: a gradient to follow as well, of a classifier
+        or of CLIP. latents: the start noise (B, C, h, w), else drawn from `seed`. size: pixels, one
+        number or (height, width). Raises ValueError at once for what cannot be drawn.
         """
-        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+        prompts = [prompts] if isinstance(prompts, str) else prompts
         scale = self.config.scale if scale is None else float(scale)
-        if not prompts:
+        if not len(prompts):
             raise ValueError("no prompt was given")
         if steps < 1:
             raise ValueError(f"steps must be at least 1, got {steps}")
         if not math.isfinite(scale):
             raise ValueError(f"scale must be a finite number, got {scale}")
+        if not 0 <= rescale <= 1:
+            raise ValueError(f"rescale must lie between 0 and 1, got {rescale}")
+        if not 0 <= interval[0] <= interval[1] <= 1:
+            raise ValueError(f"interval must be two times, 0 <= low <= high <= 1, got {interval}")
         if not 0 <= seed < 2**32:
             raise ValueError(f"seed must lie between 0 and {2**32 - 1}, got {seed}")
         walk = choose(sampler, SAMPLERS, "sampler")
-        context = self.encode(prompts)
+        context = prompts if isinstance(prompts, Tensor) else self.encode(prompts)
         null = self.encode_negative(negative, len(prompts))
         generators = [Generator().manual_seed(seed + k) for k in range(len(prompts))]
         times = self.grid(steps, self.schedule)
@@ -108,25 +131,48 @@ class TextToImage:
                 raise ValueError(f"latents must have shape {tuple(start.shape)}, got {tuple(latents.shape)}")
             start = latents.to(start)
         _, sigma = self.schedule.at(times[0], start)
-        parts = (self.net.unet, self.schedule, self.prediction, context)
-        denoise = denoiser(*parts) if scale == 1 else cfg(*parts, null, scale)
+        parts = (self.net.unet, self.schedule, self.prediction)
+        if scale in (0, 1):  # one of the two questions is enough
+            denoise = denoiser(*parts, context if scale else null.expand_as(context))
+        else:
+            denoise = cfg(*parts, context, null, scale, rescale=rescale, interval=interval)
+        if log_p:
+            denoise = guide(denoise, log_p, self.schedule, log_p_scale)
+            times = times.clamp(max=LAST_GUIDED)
         return walk(denoise, sigma * start, times, self.schedule, noise=lambda x: self._noise(generators, x.shape[1:]))
 
     @torch.no_grad()
     def encode(self, prompts: list[str]) -> Tensor:
         """Context tokens, (B, L, D). A model of labels knows no language: it looks the prompt up."""
-        _, read = LABELS[self.config.labels]
-        return self.net.text_encoder(torch.tensor([read(prompt) for prompt in prompts], device=self.device))
+        if self.tokenizer:
+            ids = self.tokenizer(list(prompts))  # (B, L)
+        else:
+            _, read = LABELS[self.config.labels]
+            ids = torch.tensor([read(prompt) for prompt in prompts])  # (B,)
+        return self.net.text_encoder(ids.to(self.device))
+
+    @property
+    def null(self) -> Tensor:
+        """What the text encoder reads where nothing is asked for: the empty text's ids (L,), or a label of its own."""
+        return self.tokenizer("")[0] if self.tokenizer else torch.tensor(self.net.text_encoder.null)
 
     @torch.no_grad()
     def encode_negative(self, negative: str | list[str] | None, n: int) -> Tensor:
         """Context tokens of what the pictures should not be, (1 or n, L, D); None is the null context."""
         if negative is None:
-            return self.net.text_encoder(torch.tensor([self.net.text_encoder.null], device=self.device))
+            return self.net.text_encoder(self.null[None].to(self.device))
         negative = [negative] if isinstance(negative, str) else list(negative)
         if len(negative) not in (1, n):
             raise ValueError(f"{len(negative)} negative prompts for {n} prompts: give one, or one each")
         return self.encode(negative)
+
+    def mix(self, one: str, other: str, amount: float) -> Tensor:
+        """Context tokens (1, L, D) on the straight line between two prompts; amount 0 is one, 1 the other."""
+        return torch.lerp(*self.encode([one, other]).split(1), amount)
+
+    def unread(self, prompt: str) -> str:
+        """One line about what of the prompt the model cannot read, "" if there is nothing of the kind."""
+        return self.tokenizer.unread(prompt) if self.tokenizer else ""
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
@@ -157,19 +203,24 @@ class TextToImage:
         try:
             fields = json.loads((folder / "model.json").read_text())
             unet = UNetConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.pop("unet").items()})
-            config = ModelConfig(unet=unet, picture=tuple(fields.pop("picture")), **fields)
+            text = fields.pop("text", None)
+            text = text and CLIPTextConfig(**text)
+            config = ModelConfig(unet=unet, text=text, picture=tuple(fields.pop("picture")), **fields)
         except (OSError, KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"{folder / 'model.json'} does not describe a model ({error})") from None
         net = config.build()
         load_weights(net, folder / "model.safetensors")
-        return cls(config, net, device)
+        tokenizer = Tokenizer.load(folder, config.text.length) if text else None
+        return cls(config, net, device, tokenizer)
 
     def save(self, folder: str | Path) -> None:
-        """Write model.safetensors (float16) and model.json."""
+        """Write model.safetensors (float16), model.json, and the tokenizer's files if there is one."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_tensors(folder / "model.safetensors", {k: v.half() for k, v in self.net.state_dict().items()})
         write(folder / "model.json", json.dumps(dataclasses.asdict(self.config), indent=2) + "\n")
+        if self.tokenizer:
+            self.tokenizer.save(folder)
 
 
 def models() -> dict[str, Path]:

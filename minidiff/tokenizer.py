@@ -182,3 +182,18 @@ class Tokenizer:
         """The words of a text that are not one piece of the vocabulary, but spelled in several."""
         words = split(self._special.sub(" ", text))
         return [word for word in dict.fromkeys(words) if len(self._merged(word)) > 1]
+
+    def unread(self, text: str) -> str:
+        """One line about what of a text is not read as it stands, "" if all of it is."""
+        found = []
+        if tail := self.left_out(text):
+            found.append(f"left out, for there is room for {self.length - 2} tokens: {shorten(tail, 80)}")
+        if words := self.unknown(text):
+            found.append(f"not in the vocabulary, read in pieces: {shorten(', '.join(words), 80)}")
+        return "; ".join(found)
+
+
+def shorten(text: str, longest: int) -> str:
+    """In one line, and cut to so many characters."""
+    text = " ".join(text.split())
+    return text if len(text) <= longest else text[: longest - 1] + "…"

@@ -1,6 +1,6 @@
 """Pure functions that turn tensors into pictures, floats in [0, 1], (B, C, H, W).
 
-The larger figures, one for each widget, are in figures.py, figures_unet.py and figures_metric.py; the colours and the style in look.py.
+The larger figures, one for each widget, are in figures.py and figures_*.py; the colours and the style in look.py.
 """
 
 import io
@@ -10,8 +10,10 @@ from PIL import Image
 from torch import Tensor
 
 from minidiff.figures import corruption, one_step, playground, sampler, schedules
+from minidiff.figures_clip import clip
 from minidiff.figures_metric import DAMAGES, metric
 from minidiff.figures_unet import unet, unet_diagram
+from minidiff.figures_words import attention, guidance
 from minidiff.look import BLUE, GRAY, GREEN, ORANGE, PURPLE, RED, SKY, STYLE
 
 __all__ = [
@@ -26,8 +28,11 @@ __all__ = [
     "SKY",
     "STILL",
     "STYLE",
+    "attention",
+    "clip",
     "corruption",
     "encode",
+    "guidance",
     "metric",
     "one_step",
     "playground",

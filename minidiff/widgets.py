@@ -4,18 +4,24 @@ Each function returns a box; on the last line of a cell it is shown. The tab key
 keys turn them.
 """
 
-from collections.abc import Callable
+import html
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import ipywidgets
-from ipywidgets import Dropdown, FloatSlider, IntSlider, SelectionSlider, SelectMultiple, ToggleButtons, VBox
+from ipywidgets import Dropdown, FloatSlider, IntSlider, SelectionSlider, SelectMultiple, Text, ToggleButtons, VBox
 from PIL import Image
 from torch import Tensor
 
 from minidiff import data, viz
 from minidiff.diffusion import SAMPLERS, SCHEDULES
-from minidiff.networks import room_names
+from minidiff.figures_clip import PICTURES, scenes
+from minidiff.figures_words import heights
+from minidiff.networks import CLIP, room_names
 from minidiff.pipeline import TextToImage
+from minidiff.tokenizer import Tokenizer, shorten
+
+PROMPT = "a red seven on a blue background"
 
 
 def corruption(pictures: Tensor | None = None) -> VBox:
@@ -104,27 +110,109 @@ def unet(pipe: TextToImage, pictures: Tensor | None = None) -> VBox:
     )
 
 
-def _view(draw: Callable[..., Image.Image], caption: str, **controls: ipywidgets.Widget) -> VBox:
-    """Controls, the picture that `draw` makes of their values, and a caption."""
+def guidance(pipe: TextToImage, prompt: str = PROMPT, steps: int = 20) -> VBox:
+    """What a prompt adds to the belief at every step, and what comes of taking it several times."""
+    return _view(
+        lambda prompt, negative, scale, seed: viz.guidance(pipe, prompt, negative, scale, seed, steps),
+        "Beliefs with and without the prompt, about the same noisy pictures; their difference; where it leads."
+        " Enter draws.",
+        lambda prompt, negative, **_: pipe.unread(prompt) or pipe.unread(negative),
+        prompt=Text(value=prompt),
+        negative=Text(placeholder="nothing"),
+        scale=FloatSlider(value=pipe.config.scale, min=0.0, max=10.0, step=0.5, readout_format=".1f"),
+        seed=IntSlider(value=0, min=0, max=9),
+    )
+
+
+def clip(
+    model: CLIP,
+    tokenizer: Tokenizer,
+    pictures: Tensor | None = None,
+    captions: Sequence[str] | None = None,
+    own: str = "a seven in red",
+) -> VBox:
+    """Which caption fits which picture, and how well does one of your own?
+
+    pictures: (N, 3, H, W) in [-1, 1], of the size that the model sees, with one caption each; else those of `scenes`.
+    Seven at a time are shown. Raises ValueError if the numbers differ.
+    """
+    if pictures is None:
+        pictures, captions = scenes().images, scenes().captions
+    captions = captions or []
+    if len(pictures) != len(captions):
+        raise ValueError(f"{len(pictures)} pictures and {len(captions)} captions: give each picture one")
+    last = max(len(pictures) - PICTURES, 0)
+
+    def draw(own: str, first: int = 0) -> Image.Image:
+        shown = slice(first, first + PICTURES)
+        return viz.clip(model, tokenizer, pictures[shown], captions[shown], own)
+
+    return _view(
+        draw,
+        "Rows are captions, the last one yours: change it and press Enter. Columns are pictures.",
+        lambda own, **_: tokenizer.unread(own),
+        own=Text(value=own),
+        **({"first": IntSlider(value=0, min=0, max=last)} if last else {}),
+    )
+
+
+def attention(pipe: TextToImage, prompt: str = PROMPT, steps: int = 20) -> VBox:
+    """Which word looks where, at which step."""
+    sizes = heights(pipe)
+    return _view(
+        lambda prompt, step, rooms, seed: viz.attention(pipe, prompt, step, seed, steps, size=rooms),
+        "How much of each word every pixel takes, over what is believed. Below: the word's share of all attention.",
+        lambda prompt, **_: pipe.unread(prompt),
+        prompt=Text(value=prompt),
+        step=IntSlider(value=min(5, steps), min=1, max=steps),
+        rooms=Dropdown(options=[(f"{height} pixels high", height) for height in sizes], value=sizes[0]),
+        seed=IntSlider(value=0, min=0, max=9),
+    )
+
+
+def _view(
+    draw: Callable[..., Image.Image],
+    caption: str,
+    note: Callable[..., str] | None = None,
+    **controls: ipywidgets.Widget,
+) -> VBox:
+    """Controls, the picture that `draw` makes of their values, and a caption.
+
+    note: what is to be said about the values, "" for nothing. With it there is a line above the picture, which also
+    says why a picture cannot be drawn (a ValueError); the last one stays then.
+    """
     for name, control in controls.items():
         control.description = name
         control.tooltip = name
         control.style.description_width = "80px"  # room for the longest name
-        control.layout.width = "760px" if isinstance(control, ToggleButtons) else "420px"
+        control.layout.width = {ToggleButtons: "760px", Text: "640px"}.get(type(control), "420px")
         if hasattr(control, "continuous_update"):
             control.continuous_update = False  # one drawing when the slider is let go, not fifty on the way
-    picture = ipywidgets.Image(format="png")
+    picture = ipywidgets.Image(format="png")  # no tooltip: in the browser it is an error, for what has no description
+    line = ipywidgets.HTML()
 
     def redraw(_=None) -> None:
+        values = {name: control.value for name, control in controls.items()}
+        try:
+            image, said = draw(**values), note(**values) if note else ""
+        except ValueError as error:
+            if not (note and picture.value):
+                raise
+            line.value = _said(str(error))
+            return
         # only the bytes change: the browser keeps the element, so nothing flickers
-        picture.value = viz.encode(draw(**{name: control.value for name, control in controls.items()}))
+        picture.value, line.value = viz.encode(image), _said(said)
+        picture.layout.width, picture.layout.height = f"{image.width}px", f"{image.height}px"
 
+    redraw()
     for control in controls.values():
         control.observe(redraw, names="value")
-    first = draw(**{name: control.value for name, control in controls.items()})
-    picture.value = viz.encode(first)
-    picture.layout = ipywidgets.Layout(width=f"{first.width}px", height=f"{first.height}px")
-    return VBox([*controls.values(), picture, ipywidgets.HTML(caption)])
+    return VBox([*controls.values(), *([line] if note else []), picture, ipywidgets.HTML(caption)])
+
+
+def _said(words: str) -> str:
+    """One line, and read out when it changes. The words may quote what somebody typed: nothing in them is HTML."""
+    return f'<span role="status">{html.escape(shorten(words, 200)) or "&nbsp;"}</span>'
 
 
 @cache

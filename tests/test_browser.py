@@ -179,6 +179,27 @@ def test_another_room_of_the_network_is_chosen_with_the_keyboard(open_notebook):
     assert before.startswith("blob:") and before != after
 
 
+def test_a_caption_is_typed_and_what_cannot_be_read_is_said(open_notebook):
+    page = open_notebook("08_clip.ipynb")
+    run_all(page)
+    output = cell(page, "widgets.clip(").locator(".jp-OutputArea")
+    picture, prompt = output.locator("img").first, output.get_by_role("textbox", name="own")
+    prompt.wait_for()
+    said = output.get_by_role("status")
+    assert said.inner_text().strip() == ""
+    for text, words in (("a purple <b>elephant</b>", "elephant"), ("a green three on a white background", "")):
+        before = picture.get_attribute("src")
+        prompt.fill(text)
+        assert picture.get_attribute("src") == before  # nothing is drawn while one types
+        prompt.press("Enter")
+        page.wait_for_function("([image, old]) => image.src !== old", arg=[picture.element_handle(), before])
+        page.wait_for_function(
+            "([line, words]) => words ? line.textContent.includes(words) : !line.textContent.trim()",
+            arg=[said.element_handle(), words],
+        )
+    assert output.get_by_text("Traceback").count() == 0
+
+
 WRONG = "def one_step(x, eps, beta):\n    return math.sqrt(1 - beta) * x + beta * eps"
 RIGHT = "def one_step(x, eps, beta):\n    return math.sqrt(1 - beta) * x + math.sqrt(beta) * eps"
 

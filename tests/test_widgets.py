@@ -1,5 +1,6 @@
 """Widgets without a browser: turn a control, and the picture is what the pure function draws."""
 
+import html
 import io
 import re
 from functools import cache
@@ -9,12 +10,16 @@ import ipywidgets
 import pytest
 import torch
 from PIL import Image
+from tiny_words import tiny_clip, tiny_pipe, tiny_tokenizer
 
 import minidiff
 from minidiff import TextToImage, data, viz, widgets
 
 PIPE = TextToImage.load("mnist", device="cpu")
 PICTURES = data.mnist("validation").images[:10]
+TOKENIZER = tiny_tokenizer()
+READS, CLIP = tiny_pipe(TOKENIZER), tiny_clip(TOKENIZER)
+SCENES = data.color_digits(9, "validation")
 
 MADE = {  # name: how it is made, what it shows for its controls' values, another value for every control
     "corruption": (
@@ -52,6 +57,23 @@ MADE = {  # name: how it is made, what it shows for its controls' values, anothe
         lambda v: viz.unet(PIPE, PICTURES[v["picture"]], v["room"], v["t"], v["prompt"] or None),
         {"room": "up_blocks.1", "picture": 5, "t": 0.9, "prompt": "8"},
     ),
+    "guidance": (
+        lambda: widgets.guidance(PIPE, "7", steps=6),
+        lambda v: viz.guidance(PIPE, v["prompt"], v["negative"], v["scale"], v["seed"], 6),
+        {"prompt": "a three", "negative": "8", "scale": 4.0, "seed": 2},
+    ),
+    "clip": (
+        lambda: widgets.clip(CLIP, TOKENIZER, SCENES.images, SCENES.captions),
+        lambda v: viz.clip(
+            CLIP, TOKENIZER, *(part[v["first"] :][:7] for part in (SCENES.images, SCENES.captions)), v["own"]
+        ),
+        {"own": "a cat", "first": 2},
+    ),
+    "attention": (
+        lambda: widgets.attention(READS, steps=6),
+        lambda v: viz.attention(READS, v["prompt"], v["step"], v["seed"], 6, size=v["rooms"]),
+        {"prompt": "a small green three on a white background, top left", "step": 2, "rooms": 8, "seed": 3},
+    ),
 }
 
 
@@ -64,7 +86,15 @@ def parts(box: ipywidgets.VBox) -> tuple[dict, ipywidgets.Image]:
     """The controls by what is written beside them, and the picture."""
     *controls, picture, caption = box.children
     assert isinstance(picture, ipywidgets.Image) and isinstance(caption, ipywidgets.HTML) and caption.value
-    return {control.description: control for control in controls}, picture
+    return {control.description: control for control in controls if control.description}, picture
+
+
+def said(box: ipywidgets.VBox) -> str:
+    """The line above the picture, where there is one."""
+    line = box.children[-3]
+    assert isinstance(line, ipywidgets.HTML)
+    words = re.fullmatch(r'<span role="status">([^<>]*)</span>', line.value)[1]
+    return "" if words == "&nbsp;" else html.unescape(words)
 
 
 @pytest.mark.parametrize("name", MADE)
@@ -85,15 +115,20 @@ def test_every_control_changes_the_picture(name):
         assert picture.value != before
         assert picture.value == viz.encode(expected(values()))
     # nothing flickers: the same elements at the same size, only the bytes are new
-    assert box.children == children and picture.layout.get_state() == layout
     size = Image.open(io.BytesIO(picture.value)).size
+    if name == "attention":  # a longer prompt has more words
+        assert layout["height"] < picture.layout.height
+        layout |= {"height": picture.layout.height}
+    assert box.children == children and picture.layout.get_state() == layout
     assert (layout["width"], layout["height"]) == tuple(f"{side}px" for side in size)
 
 
 @pytest.mark.parametrize("name", MADE)
 def test_controls_are_labelled_and_for_the_keyboard(name):
-    controls, _ = parts(made(name))
+    controls, picture = parts(made(name))
+    assert picture.tooltip is None  # ipywidgets 8 would fail in the browser
     keyboard = (
+        ipywidgets.Text,
         ipywidgets.IntSlider,
         ipywidgets.FloatSlider,
         ipywidgets.Dropdown,
@@ -119,8 +154,77 @@ def test_the_range_of_the_controls():
     controls, _ = parts(made("metric"))
     assert controls["damage"].options == tuple(viz.DAMAGES)
     assert (controls["amount"].min, controls["amount"].max) == (0, 1)
+    controls, _ = parts(made("guidance"))
+    assert (controls["scale"].min, controls["scale"].max, controls["seed"].max) == (0, 10, 9)
+    controls, _ = parts(made("attention"))
+    assert (controls["step"].min, controls["step"].max, controls["rooms"].options[0]) == (1, 6, ("16 pixels high", 16))
     controls, _ = parts(made("corruption"))
     assert controls["picture"].max == 9 and (controls["t"].min, controls["t"].max) == (0, 1)
+
+
+def test_what_is_typed_is_drawn_or_said():
+    box = made("guidance")
+    controls, picture = parts(box)
+    for text, words in (("", "is empty"), ("<b>cat</b>", '"<b>cat</b>" names no digit'), ("1 2", "names 2 digits")):
+        before = picture.value
+        controls["prompt"].value = text
+        assert words in said(box) and picture.value == before  # the last picture stays
+    controls["prompt"].value = "5"
+    assert said(box) == "" and picture.value != before
+    controls["negative"].value = "nothing"
+    assert "names no digit" in said(box)
+    controls["negative"].value = ""
+    assert said(box) == ""
+
+
+@pytest.mark.parametrize("make", [
+    lambda: (widgets.guidance(READS, steps=2), "prompt"),
+    lambda: (widgets.guidance(READS, steps=2), "negative"),
+    lambda: (widgets.clip(CLIP, TOKENIZER), "own"),
+    lambda: (widgets.attention(READS, steps=2), "prompt"),
+])  # fmt: skip
+def test_what_is_not_read_is_said(make):
+    box, name = make()
+    controls, picture = parts(box)
+    assert said(box) == ""
+    for text, words in (
+        ("a red elephant", "elephant"),
+        ("a red seven " * 900, "room for 22|reads 22"),
+        ("семь\n七 🌱 $x$", "семь"),
+        ("<script>alert(1)</script>", "script"),
+        ("", "^$"),
+        ("red", "^$"),
+    ):
+        before = picture.value
+        controls[name].value = text
+        line = said(box)
+        assert re.search(words, line) and len(line) <= 200 and "\n" not in line
+        assert picture.value != before
+
+
+def test_a_first_prompt_that_cannot_be_drawn_is_an_error():
+    with pytest.raises(ValueError, match="names no digit"):
+        widgets.guidance(PIPE, "cat")
+
+
+def test_only_wrong_values_are_said(monkeypatch):
+    box = widgets.clip(CLIP, TOKENIZER)
+    controls, _ = parts(box)
+    assert "first" not in controls  # all pictures are on the page
+
+    def broken(*_):
+        raise RuntimeError("broken on purpose")
+
+    monkeypatch.setattr(viz, "clip", broken)
+    with pytest.raises(RuntimeError, match="on purpose"):
+        controls["own"].value = "red"
+
+
+def test_each_picture_of_the_matrix_has_its_caption():
+    with pytest.raises(ValueError, match="9 pictures and 2 captions"):
+        widgets.clip(CLIP, TOKENIZER, SCENES.images, ["a", "b"])
+    with pytest.raises(ValueError, match="9 pictures and 0 captions"):
+        widgets.clip(CLIP, TOKENIZER, SCENES.images)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,11 @@ from minidiff.checks.l05_blocks import l05_res_block
 from minidiff.checks.l05_unet import l05_unet
 from minidiff.checks.l06 import l06_days, l06_mirror, l06_records
 from minidiff.checks.l06_scale import l06_album, l06_larger
+from minidiff.checks.l07 import l07_gradient, l07_log_p
+from minidiff.checks.l07_guided import l07_belief, l07_move
+from minidiff.checks.l08 import l08_contrastive, l08_matrix
+from minidiff.checks.l08_merges import l08_merge
+from minidiff.checks.l08_towers import l08_read, l08_tokens
 
 __all__ = [
     "Bug",
@@ -51,4 +56,13 @@ __all__ = [
     "l06_larger",
     "l06_mirror",
     "l06_records",
+    "l07_belief",
+    "l07_gradient",
+    "l07_log_p",
+    "l07_move",
+    "l08_contrastive",
+    "l08_matrix",
+    "l08_merge",
+    "l08_read",
+    "l08_tokens",
 ]

@@ -1,20 +1,32 @@
 """The networks: plain nn.Modules, and a look into them. Nothing here knows what diffusion is."""
 
+from minidiff.networks.attention_maps import AttentionMap, attention_maps
 from minidiff.networks.classifier import Judge
+from minidiff.networks.clip import CLIP, CLIPConfig, CLIPText, CLIPTextConfig, CLIPVision, CLIPVisionConfig
 from minidiff.networks.conditional import Conditional, LabelEncoder
 from minidiff.networks.fold import Fold
 from minidiff.networks.inspect import Room, Skip, count, flops, receptive_field, room_names, rooms, skips
+from minidiff.networks.noisy_classifier import NoisyClassifier
 from minidiff.networks.unet import UNet, UNetConfig
 
 __all__ = [
+    "AttentionMap",
+    "CLIP",
+    "CLIPConfig",
+    "CLIPText",
+    "CLIPTextConfig",
+    "CLIPVision",
+    "CLIPVisionConfig",
     "Conditional",
     "Fold",
     "Judge",
     "LabelEncoder",
+    "NoisyClassifier",
     "Room",
     "Skip",
     "UNet",
     "UNetConfig",
+    "attention_maps",
     "count",
     "flops",
     "receptive_field",

@@ -27,6 +27,9 @@ class UNetConfig:
     heads: int | tuple[int, ...] = 8  # attention heads, for all levels or one entry a level
     context_dim: int = 768  # width of a context token
     groups: int = 32  # GroupNorm groups
+    pooled: bool = (
+        False  # add the last token, which has seen the whole text, to the time embedding (Podell et al. 2023)
+    )
     linear_projection: bool = False  # Stable Diffusion 2.x projects with Linear, 1.x with a 1x1 convolution
 
     def __post_init__(self):
@@ -51,6 +54,8 @@ class UNet(nn.Module):
         time_dim = 4 * channels[0]
         self.conv_in = nn.Conv2d(config.in_channels, channels[0], 3, padding=1)
         self.time_embedding = TimeEmbedding(channels[0], time_dim)
+        if config.pooled:
+            self.class_embedding = nn.Linear(config.context_dim, time_dim)
 
         self.down_blocks = nn.ModuleList()
         skips = [channels[0]]  # channels of what the way down leaves for the way up
@@ -79,6 +84,8 @@ class UNet(nn.Module):
         dtype = self.conv_in.weight.dtype  # half-precision weights want half-precision inputs
         context = context.to(dtype)
         emb = self.time_embedding(time, dtype)  # (B, 4 c)
+        if self.config.pooled:
+            emb = emb + self.class_embedding(context[:, -1])
         x = self.conv_in(x.to(dtype))  # (B, c, H, W)
         skips = [x]
         for block in self.down_blocks:

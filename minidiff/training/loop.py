@@ -94,7 +94,7 @@ def train(
     try:
         for x0, condition in islice(batches, done, config.steps):
             for group in optimizer.param_groups:
-                group["lr"] = config.lr * _warm_up_and_decay(done, config)
+                group["lr"] = config.lr * warm_up_and_decay(done, config)
             generator = torch.Generator().manual_seed(1_000_003 * config.seed + done)  # its seeds have 32 bits
             t = TIMES[config.times](len(x0), generator)
             eps = torch.randn(x0.shape, generator=generator).to(device)
@@ -121,6 +121,6 @@ def train(
         save(folder, net, ema.net, optimizer, done, config.steps)
 
 
-def _warm_up_and_decay(step: int, config: TrainConfig) -> float:
+def warm_up_and_decay(step: int, config: TrainConfig) -> float:
     warm = min(1.0, (step + 1) / config.warmup)
     return warm * (1 + math.cos(math.pi * step / config.steps)) / 2

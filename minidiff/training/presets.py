@@ -15,8 +15,10 @@ from minidiff import data
 from minidiff.diffusion import PREDICTIONS, SCHEDULES
 from minidiff.networks import Conditional, Fold, UNetConfig
 from minidiff.pipeline import ModelConfig, TextToImage
+from minidiff.tokenizer import Tokenizer
 from minidiff.training.checkpoint import planned_steps
 from minidiff.training.loop import Progress, TrainConfig, train
+from minidiff.weights import load_clip
 
 MNIST = ModelConfig(
     name="mnist",
@@ -30,6 +32,24 @@ MNIST = ModelConfig(
         context_dim=64,
         groups=8,
     ),
+)
+
+# `train_preset` adds the text tower of the CLIP that reads the captions.
+COLOR_DIGITS = ModelConfig(
+    name="color_digits",
+    unet=UNetConfig(
+        in_channels=12,  # 3 x 32 x 32 folded to 12 x 16 x 16
+        out_channels=12,
+        channels=(32, 64),
+        attention=(False, True),  # at 8x8
+        layers=1,
+        heads=4,
+        context_dim=64,  # the width of that text tower
+        groups=8,
+        pooled=True,
+    ),
+    picture=(3, 32, 32),
+    scale=2.0,
 )
 
 # 32.5 million parameters, after Ho et al. 2020, appendix B (35.7 million). A level less, since our attention has a
@@ -52,7 +72,8 @@ CIFAR10 = ModelConfig(
 )
 
 
-Batches = Iterator[tuple[Tensor, Tensor]]  # pictures (B, C, H, W) and what each shows, without end
+# Pictures (B, C, H, W) and what each shows, labels (B,) or captions; without end
+Batches = Iterator[tuple[Tensor, Tensor | list[str]]]
 
 
 @dataclass(frozen=True)
@@ -64,12 +85,20 @@ class Preset:
     prompt: str  # something to draw when it is done, as it is typed
     batch: int = 64
     train: TrainConfig = TrainConfig()
+    reader: str | None = None  # a CLIP, trained before, whose text tower reads the captions; see weights.load_clip
     flip: bool = False  # show half of the pictures mirrored
     fast: bool = False  # bfloat16 and torch.compile, where they pay
 
 
 PRESETS = {
     "mnist": Preset(MNIST, lambda batch, seed, _: data.batches(data.mnist("train"), batch, seed), prompt="7"),
+    "color_digits": Preset(
+        COLOR_DIGITS,
+        lambda batch, seed, _: ((b.images, b.captions) for b in data.color_digit_batches(batch, seed=seed)),
+        prompt='"a red seven on a blue background"',
+        train=TrainConfig(steps=20_000),
+        reader="clip",
+    ),
     "cifar10": Preset(
         CIFAR10,
         lambda batch, seed, folder: data.batches(data.cifar10("train", folder), batch, seed),
@@ -99,11 +128,15 @@ def train_preset(
     """
     if preset.fast:
         config = dataclasses.replace(config, **what_pays(device))
-    model = preset.config
+    clip, tokenizer = load_clip(preset.reader) if preset.reader else (None, None)
+    model = dataclasses.replace(preset.config, text=clip and clip.config.text)
     net = untrained(model, config.seed, device)
+    if clip:
+        net.text_encoder.load_state_dict(clip.text_model.state_dict())
 
     def run(net, config, folder=None) -> Iterator[Progress]:
-        return fit(net, model, preset.batches(batch, config.seed, pictures), config, flip=preset.flip, folder=folder)
+        batches = preset.batches(batch, config.seed, pictures)
+        return fit(net, model, batches, config, tokenizer, flip=preset.flip, folder=folder)
 
     if minutes is not None:
         steps = planned_steps(folder) or round(60 * minutes / seconds_a_step(run(copy.deepcopy(net), config)))
@@ -114,7 +147,7 @@ def train_preset(
             yield progress.step, config.steps, float(progress.loss)
     finally:  # also when it is stopped early: one can draw with what there is
         if progress:
-            TextToImage(model, progress.net, device).save(folder)
+            TextToImage(model, progress.net, device, tokenizer).save(folder)
 
 
 def untrained(model: ModelConfig, seed: int, device: torch.device | str = "cpu") -> Conditional:
@@ -129,18 +162,21 @@ def fit(
     model: ModelConfig,
     batches: Batches,
     config: TrainConfig,
+    tokenizer: Tokenizer | None = None,
     flip: bool = False,
     folder: Path | None = None,
 ) -> Iterator[Progress]:
     """Train the model's network on pictures, folded as the model wants them; see `train`."""
     fold = Fold(model.fold)
 
-    def folded() -> Batches:
+    def folded() -> Iterator[tuple[Tensor, Tensor]]:
         for step, (images, shown) in enumerate(batches):
-            yield fold.encode(mirrored(images, config.seed, step) if flip else images), shown
+            images = mirrored(images, config.seed, step) if flip else images
+            yield fold.encode(images), tokenizer(shown) if tokenizer else shown
 
     schedule, pred = SCHEDULES[model.schedule](), PREDICTIONS[model.prediction]
-    return train(net, schedule, pred, folded(), config, null=net.text_encoder.null, folder=folder)
+    null = tokenizer("")[0] if tokenizer else net.text_encoder.null  # the empty caption, as Stable Diffusion has it
+    return train(net, schedule, pred, folded(), config, null=null, folder=folder)
 
 
 def what_pays(device: torch.device) -> dict[str, bool]:

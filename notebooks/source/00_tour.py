@@ -144,7 +144,7 @@ for scale in (0, 1, 2, 4):
 # |---|---|---|---|
 # | noise schedule | how much picture and how much noise there is at time $t$ | $x_t = \alpha_t x_0 + \sigma_t \varepsilon$ | {{minidiff/diffusion/schedules.py: return alpha * x0 + sigma * eps}} |
 # | denoiser | what the network says, read as a clean picture | $\hat{x}_0 = (b\, x_t - \sigma_t\, \text{out}) / (b\, \alpha_t - a\, \sigma_t)$ | {{minidiff/diffusion/predictions.py: return (b * x - sigma * out) / determinant}} |
-# | guidance | ask with and without the prompt, amplify the difference | $\text{out}_\text{nothing} + w\,(\text{out}_\text{seven} - \text{out}_\text{nothing})$ | {{minidiff/diffusion/guidance.py: out = out_null + scale * (out_text - out_null)}} |
+# | guidance | ask with and without the prompt, amplify the difference | $\text{out}_\text{nothing} + w\,(\text{out}_\text{seven} - \text{out}_\text{nothing})$ | {{minidiff/diffusion/guidance.py: out_null + broadcast(amplify, x) * (out_text - out_null)}} |
 # | sampler | a walk from $t = 1$ to $t = 0$ that asks at every stop | $x \leftarrow x + d\alpha\, \hat{x}_0 + d\sigma\, \hat\varepsilon$ | {{minidiff/diffusion/samplers.py: def euler(}} |
 #
 # Without the helpers, the picture of a seven is these lines. You will have written the loop yourself by the end of

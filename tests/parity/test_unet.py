@@ -1,5 +1,7 @@
 """Our UNet has the parameter names of diffusers' UNet2DConditionModel, and computes the same."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
@@ -81,3 +83,17 @@ def test_same_parameters_as_stable_diffusion(version):
     assert {name: p.shape for name, p in ours.items()} == {name: p.shape for name, p in theirs.items()}
     assert len(ours) == 686
     assert sum(p.numel() for p in ours.values()) == count
+
+
+@torch.no_grad()
+def test_the_pooled_text_joins_the_time_as_a_class_embedding_does():
+    torch.manual_seed(0)
+    config, theirs_config = TINY["1.x"]
+    theirs = UNet2DConditionModel(
+        **theirs_config, class_embed_type="simple_projection", projection_class_embeddings_input_dim=24
+    ).eval()
+    ours = UNet(replace(config, pooled=True))
+    ours.load_state_dict(theirs.state_dict(), strict=True)
+    x, time, context = torch.randn(2, 4, 8, 8), torch.tensor([3.0, 500.0]), torch.randn(2, 5, 24)
+    expected = theirs(x, time, context, class_labels=context[:, -1]).sample
+    torch.testing.assert_close(ours(x, time, context), expected, rtol=0, atol=1e-5)

@@ -1,0 +1,263 @@
+"""What `minidiff ...` can do. Every command is a dataclass, its fields are the options.
+
+torch and its friends cost seconds to import, so they are imported where they are needed: `minidiff --help`
+answers at once.
+"""
+
+import signal
+import sys
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+
+@dataclass
+class Sample:
+    """Draw pictures from prompts and write them into one file."""
+
+    prompts: Positional[tuple[str, ...]]
+    """What to draw, in quotes: "a handwritten seven"."""
+    model: str = "mnist"
+    """A shipped model (see `minidiff list`) or a folder with one."""
+    out: Path = Path("out.png")
+    """Where to: .png, .jpg or .webp for a sheet of pictures, .gif or .apng for the denoising as an animation."""
+    n: Annotated[int, arg(aliases=["-n"])] = 1
+    """Pictures of each prompt."""
+    steps: int = 20
+    """Steps from noise to picture: more is better, and slower."""
+    scale: float | None = None
+    """Guidance scale: 0 ignores the prompt, 1 follows it, more amplifies it. None: the model's own."""
+    sampler: str = "dpmpp_2m"
+    """How to walk: ddpm, ddim, euler, heun or dpmpp_2m."""
+    negative: str | None = None
+    """A prompt for what it should not be."""
+    rescale: float = 0.0
+    """0 to 1: how much of the contrast that guidance adds is taken back."""
+    interval: tuple[float, float] = (0.0, 1.0)
+    """The times, 0 to 1, between which guidance holds; elsewhere the scale is 1."""
+    seed: int = 0
+    """The first picture's seed; the next ones count on from it."""
+    device: str | None = None
+    """cpu, cuda or mps. None: the best there is."""
+
+    def run(self) -> None:
+        from minidiff import viz
+        from minidiff.files import check_writable, write
+
+        moving = self.out.suffix.lower() in viz.MOVING
+        check_writable(self.out, viz.STILL + viz.MOVING)
+        if self.n < 1:
+            raise ValueError(f"n must be at least 1, got {self.n}")
+        from tqdm import tqdm
+
+        from minidiff.pipeline import TextToImage
+
+        pipe = TextToImage.load(self.model, self.device)
+        prompts = [prompt for prompt in self.prompts for _ in range(self.n)]
+        how = {name: getattr(self, name) for name in ("steps", "scale", "rescale", "interval", "sampler", "seed")}
+        stream = pipe.stream(prompts, negative=self.negative, **how)
+        for prompt in filter(None, dict.fromkeys((*self.prompts, self.negative))):
+            if remark := pipe.unread(prompt):
+                print(f"minidiff: {remark}", file=sys.stderr)
+        walk = [step.x for step in tqdm(stream, total=self.steps, desc="denoising", leave=False, delay=1)]
+        count = self.n if self.n > 1 else len(prompts)
+        columns = next(
+            (width for width in range(10, 4, -1) if count % width == 0), min(count, 10)
+        )  # full rows if possible
+        sheets = [viz.sheet(pipe.decode(x), columns) for x in (walk if moving else walk[-1:])]
+        write(self.out, viz.encode(sheets if moving else sheets[0], self.out.suffix.lower()))
+        print(f"{self.out}: {len(prompts)} picture{'s' if len(prompts) > 1 else ''}")
+
+
+@dataclass
+class Train:
+    """Train a model from nothing, or go on with a run that was stopped (Ctrl-C keeps what is done)."""
+
+    what: Positional[Literal["mnist", "color_digits", "cifar10", "clip", "judge", "noisy_classifier"]]
+    """mnist: digits. color_digits: digits in colour, from text, read by clip's text tower. cifar10: photographs; wants a GPU,
+    on which it has not been run yet. clip: words and pictures in one space. judge: what evaluate asks. noisy_classifier:
+    what classifier guidance follows."""
+    out: Path | None = None
+    """Folder of the run; runs/ and the name of what is trained if not given. A run that is there is gone on with."""
+    minutes: float | None = None
+    """How long, measured by the speed of the first steps. For models that draw."""
+    steps: int | None = None
+    """How many batches instead. None: the usual number. For models that draw, and for clip."""
+    batch: int | None = None
+    """Pictures a step. None: the usual number. For models that draw, and for clip."""
+    data: Path | None = None
+    """Folder with CIFAR-10's archive, or to fetch it into (170 MB). None: the user's cache."""
+    seed: int = 0
+    """The same seed gives the same weights on the same machine."""
+    device: str | None = None
+    """cpu, cuda or mps. None: the best there is."""
+
+    def run(self) -> None:
+        folder = self.out or Path("runs") / self.what
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f'cannot train in "{folder}": it is a file')
+        for name, value in (("minutes", self.minutes), ("steps", self.steps), ("batch", self.batch)):
+            if value is not None and not 0 < value < float("inf"):
+                raise ValueError(f"{name} must be a number above 0, got {value}")
+        if self.minutes is not None and self.steps is not None:
+            raise ValueError("give minutes or steps, not both")
+        from minidiff.device import pick_device
+        from minidiff.training.presets import PRESETS
+
+        device = pick_device(self.device)
+        if preset := PRESETS.get(self.what):
+            from minidiff.training.presets import train_preset
+
+            config = replace(preset.train, steps=self.steps or preset.train.steps, seed=self.seed)
+            run = train_preset(preset, folder, config, self.batch or preset.batch, device, self.minutes, self.data)
+            after = f"draw with it: minidiff sample {preset.prompt} --model {folder}"
+        elif self.what == "clip":
+            from minidiff.training.contrastive import TRAIN, train_clip
+
+            config = replace(TRAIN, steps=self.steps or TRAIN.steps, seed=self.seed)
+            run = train_clip(folder, device, config, **{"batch": self.batch} if self.batch else {})
+            after = f"how well it matches: minidiff evaluate {folder}"
+        else:
+            from minidiff.training.judge import train_judge
+            from minidiff.training.noisy_classifier import train_noisy_classifier
+
+            train = train_judge if self.what == "judge" else train_noisy_classifier
+            run, after = train(folder, device, seed=self.seed), ""
+        finished = self.follow(run)
+        if after:
+            print(f"{folder}: {'done' if finished else 'stopped; the same command goes on'}\n{after}")
+        elif finished:
+            print(f"{folder}: done")
+            if self.what == "judge":
+                from minidiff.evaluate import judge_accuracy, load_judge
+
+                accuracy = judge_accuracy(load_judge(device, folder), "test")
+                print(f"it reads {accuracy:.2%} of the 10,000 test digits right")
+
+    def follow(self, run: Generator[tuple[int, int, float], None, None]) -> bool:
+        """Show (step, steps, loss) as a progress bar; False if it was stopped."""
+        from tqdm import tqdm
+
+        bar, mean = tqdm(desc=self.what, unit="step", delay=1), None
+        with stop_on_ctrl_c() as stopped:
+            for step, steps, loss in run:
+                mean = loss if mean is None else 0.98 * mean + 0.02 * loss
+                bar.total = steps
+                bar.set_postfix(loss=f"{mean:.4f}", refresh=False)
+                bar.update(step - bar.n)
+                if stopped():
+                    break
+            run.close()  # it writes what is done
+        bar.close()
+        return not stopped()
+
+
+@dataclass
+class Evaluate:
+    """Draw pictures and measure them against real ones that training never saw; or ask a CLIP which caption fits."""
+
+    model: Positional[str] = "mnist"
+    """A shipped model, "clip" among them, or a folder with one."""
+    n: Annotated[int | None, arg(aliases=["-n"])] = None
+    """Pictures to draw; numbers are only comparable at equal n. None: 1000, or 200 a row for color_digits."""
+    split: Literal["test", "validation"] = "test"
+    """Real digits to compare with. For choosing between settings, take validation."""
+    steps: int = 20
+    """Steps from noise to picture."""
+    scale: float | None = None
+    """Guidance scale. None: the model's own; for color_digits 0, 1, 2, 4 and 8."""
+    sampler: str = "dpmpp_2m"
+    """How to walk: ddpm, ddim, euler, heun or dpmpp_2m."""
+    seed: int = 0
+    """Of the pictures and of the choice of real digits."""
+    json: bool = False
+    """Print the numbers as JSON, one object."""
+    inception: Path | None = None
+    """Measure in Inception's features, which this .safetensors file has, instead of the judge's (see the README)."""
+    device: str | None = None
+    """cpu, cuda or mps. None: the best there is."""
+
+    def run(self) -> None:
+        report = self.measured()
+        print(report.json() if self.json else report)
+
+    def measured(self):
+        from tqdm import tqdm
+
+        from minidiff.device import pick_device
+        from minidiff.evaluate import evaluate, inception
+        from minidiff.evaluate_clip import retrieval
+        from minidiff.evaluate_color import evaluate_color
+        from minidiff.pipeline import TextToImage
+        from minidiff.weights import SHIPPED, load_clip
+
+        if self.model in SHIPPED or (Path(self.model) / "clip.json").exists():
+            return retrieval(*load_clip(self.model, pick_device(self.device)), self.split, seed=self.seed)
+        pipe = TextToImage.load(self.model, self.device)
+        how = {"split": self.split, "sampler": self.sampler, "steps": self.steps, "seed": self.seed}
+        how["progress"] = partial(tqdm, leave=False, delay=1)
+        if pipe.tokenizer:
+            scales = (0, 1, 2, 4, 8) if self.scale is None else (self.scale,)
+            return evaluate_color(pipe, 200 if self.n is None else self.n, scales, **how)
+        features = inception(self.inception, pipe.device) if self.inception else None
+        return evaluate(pipe, 1000 if self.n is None else self.n, scale=self.scale, features=features, **how)
+
+
+@dataclass
+class List:
+    """The models, samplers, schedules and data that are there."""
+
+    def run(self) -> None:
+        from minidiff.data.cifar import ARCHIVE, cifar10_path
+        from minidiff.data.mnist import SPLITS
+        from minidiff.diffusion import GRIDS, PREDICTIONS, SAMPLERS, SCHEDULES
+        from minidiff.pipeline import models
+
+        for name, folder in models().items():
+            size = (folder / "model.safetensors").stat().st_size / 1e6
+            print(f"model        {name} ({size:.1f} MB)")
+        there = f"here: {cifar10_path()}" if cifar10_path().exists() else f"{ARCHIVE.size / 1e6:.0f} MB to be fetched"
+        for name, splits, note in (("mnist", SPLITS, "comes with minidiff"), ("cifar10", ARCHIVE.splits, there)):
+            sizes = ", ".join(f"{last - first:,} {split}" for split, (_, first, last) in splits.items())
+            print(f"data         {name} ({sizes}; {note})")
+        for kind, known in (
+            ("samplers", SAMPLERS),
+            ("schedules", SCHEDULES),
+            ("predictions", PREDICTIONS),
+            ("grids", GRIDS),
+        ):
+            print(f"{kind:13}{', '.join(known)}")
+
+
+@dataclass
+class Doctor:
+    """What this machine has, and what to type about what is wrong."""
+
+    def run(self) -> None:
+        from minidiff.doctor import examine
+
+        sys.exit(examine())
+
+
+COMMANDS = {"sample": Sample, "train": Train, "evaluate": Evaluate, "list": List, "doctor": Doctor}
+
+
+@contextmanager
+def stop_on_ctrl_c() -> Iterator:
+    """Ctrl-C sets a flag to be asked for between two steps; a second one interrupts at once."""
+    pressed = []
+
+    def note(*_):
+        pressed.append(True)
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: bool(pressed)
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,314 @@
+"""The figures of words: what stands in them is what was computed, whatever somebody typed."""
+
+import pytest
+import torch
+from drawn import assert_drawn, count, noise
+from matplotlib.text import Text
+from tiny_words import tiny_clip, tiny_pipe, tiny_tokenizer
+
+from minidiff import data, viz
+from minidiff.diffusion import denoiser
+from minidiff.figures_clip import scenes, similarities
+from minidiff.figures_words import heat, heights
+from minidiff.lettering import readable, two_lines, wide
+from minidiff.look import Page
+from minidiff.networks import attention_maps
+
+PROMPT = "a red seven on a blue background"
+ODD = [
+    "",
+    " ",
+    "elephants $7$ $",
+    "семь 七 🌱\n\tשבע",
+    "W" * 300,
+    "a red seven " * 900,
+    "\x00\ud800",
+    "<|endoftext|> $x^2",
+]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return tiny_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def tiny(tokenizer):
+    return tiny_pipe(tokenizer)
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer):
+    return tiny_clip(tokenizer)
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The pictures on a page, by the place of their upper left corner, and all words, in the order of drawing."""
+    seen, written, picture, image = {}, [], Page.picture, Page.image
+
+    def keep(page, pixels, left, top, *size, **words):
+        seen[left, top] = pixels.cpu()
+        return picture(page, pixels, left, top, *size, **words)
+
+    def read(page):
+        written.extend(text.get_text() for text in page.figure.findobj(Text) if text.get_text())
+        return image(page)
+
+    monkeypatch.setattr(Page, "picture", keep)
+    monkeypatch.setattr(Page, "image", read)
+    return seen, written
+
+
+# Guidance -----------------------------------------------------------------------------------
+
+
+def test_guidance_ends_with_the_picture_of_the_pipeline(pipe):
+    image = viz.guidance(pipe, "7", None, 4.0, seed=3, steps=7)
+    assert image.size == (760, 502)
+    assert_drawn(image, 532, 48, 212, pipe.decode(pipe.latents(["7"], steps=7, scale=4.0, seed=3))[0, 0])
+    first = next(pipe.stream(["7"], steps=7, scale=4.0, seed=3))
+    assert_drawn(image, 16, 402, 90, pipe.decode(first.x0_hat)[0, 0])
+    for row, scale in enumerate((0.0, 1.0)):
+        first = next(pipe.stream(["7"], steps=7, scale=scale, seed=3))
+        assert_drawn(image, 16, 48 + 118 * row, 90, pipe.decode(first.x0_hat)[0, 0])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("scale, negative", [(0.0, None), (1.0, "2"), (4.0, None), (4.0, "2")])
+def test_both_beliefs_are_of_the_guided_walk(pipe, drawn, scale, negative):
+    """At every step shown: without + scale * (with - without) is what the walk believed."""
+    viz.guidance(pipe, "7", negative, scale, seed=1, steps=9)
+    pictures, written = drawn
+    walk = list(pipe.stream(["7"], negative=negative, scale=scale, seed=1, steps=9))
+    times = pipe.grid(9, pipe.schedule)
+    for column, k in enumerate((0, 2, 4, 6, 8)):
+        x = walk[k - 1].x if k else noise((1, 4, 14, 14), 1)
+        parts = (pipe.net.unet, pipe.schedule, pipe.prediction)
+        without, told = (
+            denoiser(*parts, c)(x, times[k]) for c in (pipe.encode_negative(negative, 1), pipe.encode(["7"]))
+        )
+        torch.testing.assert_close(without + scale * (told - without), walk[k].x0_hat, rtol=0, atol=1e-4)
+        for row, belief in enumerate((without, told, None, walk[k].x0_hat)):
+            if belief is not None:
+                shown = pictures[16 + 98 * column, 48 + 118 * row]
+                torch.testing.assert_close(shown, pipe.decode(belief)[0], rtol=0, atol=1e-4)
+        assert f"t = {float(times[k]):.2f}" in written
+    assert f"guided: first row + {scale:g} × difference" in written
+    assert ('told "2"' if negative else "told nothing") in written
+
+
+def test_the_difference_in_orange_and_blue(pipe, drawn):
+    image = viz.guidance(pipe, "7", None, 4.0, steps=4)
+    pictures, _ = drawn
+    gap = (pictures[16, 166] - pictures[16, 48])[0]
+    red, _, blue = pictures[16, 284]
+    assert (red > blue)[gap > 0.05].all() and (red < blue)[gap < -0.05].all()
+    assert count(image, viz.ORANGE, (16, 284, 106, 374)) > 20 < count(image, viz.BLUE, (16, 284, 106, 374))
+
+
+def test_the_difference_in_colours(tiny, drawn):
+    viz.guidance(tiny, PROMPT, "", 3.0, steps=3)
+    pictures, _ = drawn
+    gap, shown = pictures[16, 166] - pictures[16, 48], pictures[16, 284]
+    big = gap.abs() > 1e-4
+    assert big.any() and ((shown > 0.5) == (gap > 0))[big].all()
+
+
+def test_a_negative_prompt_that_is_the_prompt_leaves_no_difference(tiny, drawn):
+    viz.guidance(tiny, PROMPT, PROMPT, 3.0, steps=3)
+    pictures, written = drawn
+    assert all((pictures[16 + 98 * k, 284] == 0.5).all() for k in range(3))
+    assert written.count(f'told "{PROMPT}"') == 2
+
+
+def test_no_negative_prompt_and_an_empty_one(pipe, tiny):
+    for model, prompt in ((pipe, "7"), (tiny, PROMPT)):
+        assert viz.encode(viz.guidance(model, prompt, steps=2)) == viz.encode(viz.guidance(model, prompt, "", steps=2))
+        assert viz.encode(viz.guidance(model, prompt, steps=1)) != viz.encode(viz.guidance(model, prompt, "2", steps=1))
+
+
+@pytest.mark.parametrize("prompt", ODD)
+def test_any_prompt_fits_on_the_pages(tiny, model, tokenizer, unclipped, prompt):
+    viz.guidance(tiny, prompt, prompt, 10.0, steps=6)
+    viz.attention(tiny, prompt, 1, steps=2)
+    viz.clip(model, tokenizer, own=prompt)
+    viz.clip(model, tokenizer, captions=[prompt] * 12)
+    assert unclipped == []
+
+
+def test_what_cannot_be_drawn_is_named(pipe):
+    for bad, words in (
+        ({"steps": 0}, "steps must be at least 1"),
+        ({"scale": float("nan")}, "scale must be a finite number"),
+        ({"seed": -1}, "seed must lie between 0"),
+        ({"prompt": ""}, "is empty"),
+        ({"negative": "cat"}, "names no digit"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            viz.guidance(pipe, **({"prompt": "7"} | bad))
+
+
+# CLIP ---------------------------------------------------------------------------------------
+
+
+def test_the_matrix_is_that_of_the_model(model, tokenizer, drawn):
+    images, captions = scenes().images[:3], ["a red seven", "a four"]
+    viz.clip(model, tokenizer, images, captions, own="black")
+    _, written = drawn
+    cosines = model(tokenizer([*captions, "black"]), images) / model.logit_scale.exp()
+    torch.testing.assert_close(similarities(model, tokenizer, images, [*captions, "black"]), cosines)
+    numbers = [word for word in written if word.lstrip("-").replace(".", "").isdigit()]
+    assert numbers == [f"{value:.2f}" for value in cosines.T.flatten().tolist()]  # a row a caption
+    assert [word for word in written if word.startswith('"')] == ['"a red seven"', '"a four"', '"black"']
+
+
+def test_the_best_caption_of_each_picture_is_framed(model, tokenizer, monkeypatch):
+    from minidiff import figures_clip
+
+    framed, cell = [], figures_clip._cell
+    monkeypatch.setattr(figures_clip, "_cell", lambda *a, **k: framed.append(k["framed"]) or cell(*a, **k))
+    known = torch.tensor([[0.1, 0.9, 0.2], [0.8, -0.3, 0.2]])  # 2 pictures, 3 captions
+    monkeypatch.setattr(figures_clip, "similarities", lambda *_: known)
+    image = viz.clip(model, tokenizer, scenes().images[:2], ["one", "two", "three"])
+    assert framed == [False, True, True, False, False, False]
+    assert count(image, viz.ORANGE) > 1000  # the highest, 0.9
+    assert image.width == 760 and image.height == viz.clip(model, tokenizer, captions=["1", "2", "3"]).height
+
+
+def test_the_scenes_differ_and_were_not_held_out(model, tokenizer, unclipped):
+    found = scenes()
+    assert len(found) == len(set(found.captions)) == 7
+    assert all(data.HELD_OUT[scene.digit] != scene.color for scene in found.scenes)
+    assert viz.clip(model, tokenizer).size == (760, 364) and viz.clip(model, tokenizer, own="x").size == (760, 410)
+    assert unclipped == []
+
+
+def test_what_does_not_fit_into_the_matrix(model, tokenizer):
+    for pictures, captions, words in (
+        (torch.zeros(8, 3, 32, 32), None, "one to 7 pictures"),
+        (torch.zeros(0, 3, 32, 32), None, "one to 7 pictures"),
+        (None, [], "one to 12 captions"),
+        (None, ["a"] * 13, "one to 12 captions"),
+        (torch.zeros(1, 3, 28, 28), None, "32x32, got 28x28"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            viz.clip(model, tokenizer, pictures, captions)
+
+
+@pytest.mark.parametrize("text", ["", PROMPT, "a red elephant", "a red seven " * 900, "семь 七 🌱"])
+def test_what_is_not_read_is_said_in_one_line(tokenizer, text):
+    line = tokenizer.unread(text)
+    assert (line == "") == (text in ("", PROMPT)) and len(line.splitlines()) <= 1 and len(line) < 300
+
+
+# Attention ----------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("step", [1, 4])
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+def test_the_maps_are_those_of_the_pass_that_drew_the_step(tiny, drawn, step, scale):
+    viz.attention(tiny, "a red seven", step, seed=2, steps=4, scale=scale)
+    pictures, written = drawn
+    with attention_maps(tiny.net) as passes:
+        walk = list(tiny.stream(["a red seven"], seed=2, steps=4, scale=scale))
+    assert torch.equal(pictures[16, 44], tiny.decode(walk[step - 1].x0_hat)[0])
+    rooms = [each.weights for each in passes[step - 1] if each.size == (16, 16)]
+    assert len(rooms) == 3
+    maps = torch.stack([weights[-1] for weights in rooms]).mean((0, 1))  # (256, 24)
+    shares = maps.mean(0)
+    shares = [*shares[:5].tolist(), float(shares[5:].sum())]
+    expected = ["(start)", "a", "red", "seven", "(end)", "(padding)"]
+    assert [word for word in written if word in expected] == expected
+    assert [word for word in written if word.endswith("%")] == [f"{share:.0%}" for share in shares]
+    assert abs(sum(shares) - 1) < 1e-5
+    assert f"take {shares[0] + sum(shares[4:]):.0%} of all attention" in "\n".join(written)
+    red = maps[:, 2].reshape(16, 16).repeat_interleave(2, 0).repeat_interleave(2, 1)
+    shown = pictures[204 + 92 * 2, 44]
+    high, low = red > 1.001 * red.mean(), red < 0.999 * red.mean()
+    assert (shown[0] > shown[2])[high].all() and (shown[0] < shown[2])[low].all()
+
+
+def test_the_mean_over_heads_and_rooms_of_one_size(tiny):
+    with attention_maps(tiny.net) as passes:
+        tiny.latents([PROMPT], steps=1)
+    found = heat(passes[0])
+    assert list(found) == [(16, 16), (8, 8)] and heights(tiny) == [16, 8]
+    for (height, width), maps in found.items():
+        assert maps.shape == (24, height, width)
+        torch.testing.assert_close(maps.sum(0), torch.ones(height, width))
+        rooms = [each.weights[-1] for each in passes[0] if each.size == (height, width)]
+        by_hand = sum(weights.mean(0) for weights in rooms) / len(rooms)
+        torch.testing.assert_close(maps[2, 3, 5], by_hand[3 * width + 5, 2])
+
+
+@pytest.mark.parametrize(
+    "prompt, titles",
+    [
+        ("", ["(start)", "(end)", "(padding)"]),
+        ("red, seven", ["(start)", "red", ",", "seven", "(end)", "(padding)"]),
+        ("a hexagon", ["(start)", "a", "hexagon", "(end)", "(padding)"]),  # one word of several pieces
+        ("red <|endoftext|> red", ["(start)", "red", "<|endoftext|>", "red", "(end)", "(padding)"]),
+    ],
+)
+def test_the_words_of_a_prompt(tiny, monkeypatch, prompt, titles):
+    from minidiff import figures_words
+
+    monkeypatch.setattr(figures_words, "readable", lambda text, _: f'"{text}"')
+    words = figures_words._words(tiny, prompt)
+    assert [title for title, _ in words] == titles
+    assert [place for _, places in words for place in places] == list(range(24))  # each token once
+
+
+def test_a_prompt_that_is_too_long(tiny, drawn):
+    viz.attention(tiny, "red " * 30, steps=1)
+    _, written = drawn
+    assert written.count("red") == 22 and "(end)" in written and "(padding)" not in written
+
+
+def test_more_words_than_tiles(drawn, unclipped):
+    pipe = tiny_pipe(tiny_tokenizer(length=40))
+    image = viz.attention(pipe, "red " * 38, steps=1)
+    _, written = drawn
+    assert written.count("red") == 22 and "(the rest)" in written  # 24 with the start
+    assert image.size == (760, 48 + 4 * 122) and unclipped == []
+
+
+def test_attention_of_a_model_of_labels(pipe, drawn, unclipped):
+    viz.attention(pipe, "a handwritten seven", 2, steps=3)
+    _, written = drawn
+    assert {"(start)", "seven", 'told "a handwritten seven"', "step 2 of 3, scale 1.5\nrooms of 7 × 7 pixels"} <= set(
+        written
+    )
+    assert unclipped == [] and heights(pipe) == [7]
+
+
+def test_what_attention_cannot_show(tiny, pipe):
+    for draw, words in (
+        (lambda: viz.attention(tiny, PROMPT, 0), "step must lie between 1 and the number of steps, 20; got 0"),
+        (lambda: viz.attention(tiny, PROMPT, 4, steps=3), "step must lie between 1"),
+        (lambda: viz.attention(tiny, PROMPT, scale=0), "not told the prompt"),
+        (lambda: viz.attention(tiny, PROMPT, size=9, steps=1), "unknown size '9'; there is 16, 8"),
+        (lambda: viz.attention(pipe, ""), "is empty"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            draw()
+
+
+# Letters ------------------------------------------------------------------------------------
+
+
+def test_words_as_a_page_can_show_them():
+    assert readable("a  red\nseven", 400) == '"a red seven"'
+    assert readable("$7", 400) == r'"\$7"'
+    assert readable("七7", 400) == '"□7"'
+    assert readable("", 400) == '""'
+    for text in ODD:
+        assert wide(readable(text, 200).replace(r"\$", "$")) <= 200
+        assert all(wide(line.replace(r"\$", "$")) <= 200 for line in two_lines(text, 200).splitlines())
+    assert readable("W" * 300, 200).endswith('W…"')
+    assert two_lines("a small red seven on a blue background", 200).splitlines() == [
+        '"a small red seven on a blue',
+        'background"',
+    ]
