@@ -216,15 +216,18 @@ class List:
         from minidiff.data.cifar import ARCHIVE, cifar10_path
         from minidiff.data.mnist import SPLITS
         from minidiff.diffusion import GRIDS, PREDICTIONS, SAMPLERS, SCHEDULES
+        from minidiff.files import asset
         from minidiff.pipeline import models
+        from minidiff.weights import SHIPPED
 
-        for name, folder in models().items():
+        for name, folder in (models() | {name: asset(f"weights/{name}") for name in SHIPPED}).items():
             size = (folder / "model.safetensors").stat().st_size / 1e6
             print(f"model        {name} ({size:.1f} MB)")
         there = f"here: {cifar10_path()}" if cifar10_path().exists() else f"{ARCHIVE.size / 1e6:.0f} MB to be fetched"
         for name, splits, note in (("mnist", SPLITS, "comes with minidiff"), ("cifar10", ARCHIVE.splits, there)):
             sizes = ", ".join(f"{last - first:,} {split}" for split, (_, first, last) in splits.items())
             print(f"data         {name} ({sizes}; {note})")
+        print("data         color_digits (drawn from mnist, with captions, when asked for)")
         for kind, known in (
             ("samplers", SAMPLERS),
             ("schedules", SCHEDULES),

@@ -199,8 +199,36 @@ def test_list_and_doctor(capsys):
     listed = capsys.readouterr().out
     assert all(
         word in listed
-        for word in ("mnist (2.", "55,000 train", "cifar10 (45,000 train", "dpmpp_2m", "scaled_linear", "karras")
+        for word in (
+            "mnist (2.",
+            "55,000 train",
+            "cifar10 (45,000 train",
+            "dpmpp_2m",
+            "scaled_linear",
+            "karras",
+            "clip (1.0",
+        )
     )
     with pytest.raises(SystemExit) as stop:
         main(["doctor"])
     assert stop.value.code == 0, capsys.readouterr().out
+
+
+def test_words_from_training_to_pictures_and_what_is_not_read_is_said(tmp_path, capsys):
+    folder, out = tmp_path / "run", tmp_path / "x.png"
+    main(["train", "color_digits", "--steps", "2", "--batch", "4", "--out", str(folder)])
+    assert "draw with it: minidiff sample" in capsys.readouterr().out
+    main(["sample", "a red seven", "a red elephant", "--model", str(folder), "--steps", "1", "--out", str(out)])
+    said = capsys.readouterr()
+    assert said.out == f"{out}: 2 pictures\n" and picture(out) == (2 * 132 + 4, 132 + 4, 1)
+    assert said.err.count("minidiff: ") == 1 and "not in the vocabulary, read in pieces: elephant\n" in said.err
+    main(["evaluate", str(folder), "-n", "20", "--steps", "1", "--scale", "1"])
+    table = capsys.readouterr().out
+    assert "never-seen pairs" in table and "n = 20 a row" in table
+
+
+def test_a_clip_from_training_to_retrieval(tmp_path, capsys):
+    main(["train", "clip", "--steps", "2", "--batch", "64", "--out", str(tmp_path)])
+    assert f"minidiff evaluate {tmp_path}" in capsys.readouterr().out
+    main(["evaluate", str(tmp_path), "--json"])
+    assert json.loads(capsys.readouterr().out)["split"] == "test"
