@@ -200,7 +200,7 @@ def table(options: Options, known: dict) -> None:
     print(f"\n{GOOD:.0%}: ours after {reached['ours']:.0f} seconds, the peer", end=" ")
     print(f"after {reached['peer'] / 60:.1f} minutes" if reached["peer"] else f"not within {last / 60:.0f} minutes")
     print(
-        f"ratio: {at_least}{ratio:.0f}; n = {known['n']}, validation labels, seed {known['seed']}, {known['speed']['machine']}"
+        f"ratio: {at_least}{ratio:.1f}; n = {known['n']}, validation labels, seed {known['seed']}, {known['speed']['machine']}"
     )
     print("ours draws with 20 steps of dpmpp_2m at scale 2, the peer with 100 steps of DDPM, without guidance")
 

@@ -113,8 +113,8 @@ OURS = [{"steps": 100, "accuracy": 0.5}, {"steps": 300, "accuracy": 0.96}, {"ste
 @pytest.mark.parametrize(
     "last, said",
     [
-        (0.95, "ours after 60 seconds, the peer after 60.0 minutes\nratio: 60;"),
-        (0.94, "ours after 60 seconds, the peer not within 60 minutes\nratio: at least 60;"),
+        (0.95, "ours after 60 seconds, the peer after 60.0 minutes\nratio: 60.0;"),
+        (0.94, "ours after 60 seconds, the peer not within 60 minutes\nratio: at least 60.0;"),
     ],
 )
 def test_the_time_to_quality_is_steps_times_seconds_a_step(last, said, tmp_path, capsys):
