@@ -106,7 +106,8 @@ class TextToImage:
         or of CLIP. latents: the start noise (B, C, h, w), else drawn from `seed`. size: pixels, one
         number or (height, width). Raises ValueError at once for what cannot be drawn.
         """
-        prompts = [prompts] if isinstance(prompts, str) else prompts
+        if not isinstance(prompts, Tensor):
+            prompts = [prompts] if isinstance(prompts, str) else list(prompts)
         scale = self.config.scale if scale is None else float(scale)
         if not len(prompts):
             raise ValueError("no prompt was given")
@@ -121,7 +122,7 @@ class TextToImage:
         if not 0 <= seed < 2**32:
             raise ValueError(f"seed must lie between 0 and {2**32 - 1}, got {seed}")
         walk = choose(sampler, SAMPLERS, "sampler")
-        context = prompts if isinstance(prompts, Tensor) else self.encode(prompts)
+        context = prompts.to(self.device) if isinstance(prompts, Tensor) else self.encode(prompts)
         null = self.encode_negative(negative, len(prompts))
         generators = [Generator().manual_seed(seed + k) for k in range(len(prompts))]
         times = self.grid(steps, self.schedule)
@@ -132,8 +133,10 @@ class TextToImage:
             start = latents.to(start)
         _, sigma = self.schedule.at(times[0], start)
         parts = (self.net.unet, self.schedule, self.prediction)
-        if scale in (0, 1):  # one of the two questions is enough
-            denoise = denoiser(*parts, context if scale else null.expand_as(context))
+        if scale == 1:  # one of the two questions is enough
+            denoise = denoiser(*parts, context)
+        elif scale == 0 and tuple(interval) == (0, 1):
+            denoise = denoiser(*parts, null.expand_as(context))
         else:
             denoise = cfg(*parts, context, null, scale, rescale=rescale, interval=interval)
         if log_p:

@@ -63,12 +63,15 @@ def test_context_tokens_instead_of_words(pipe):
     for amount, expected in ((0.0, one), (1.0, other), (0.25, 0.75 * one + 0.25 * other)):
         torch.testing.assert_close(pipe.mix("a red seven", "a blue two", amount), expected)
     assert torch.equal(pipe.latents(one, steps=2), pipe.latents("a red seven", steps=2))
+    assert torch.equal(pipe.latents((p for p in ["a red seven"]), steps=2), pipe.latents("a red seven", steps=2))
 
 
 def test_rescale_and_interval_reach_the_guidance(pipe):
     plain = pipe.latents(["a red seven"], steps=3, scale=4.0)
     assert not torch.allclose(plain, pipe.latents(["a red seven"], steps=3, scale=4.0, rescale=0.7))
     assert not torch.allclose(plain, pipe.latents(["a red seven"], steps=3, scale=4.0, interval=(0.0, 0.5)))
+    untold_early = pipe.latents(["a red seven"], steps=3, scale=0.0, interval=(0.5, 1.0))
+    assert not torch.allclose(untold_early, pipe.latents(["a red seven"], steps=3, scale=0.0))
     never = pipe.latents(["a red seven"], steps=3, scale=4.0, interval=(0.0, 0.0))
     torch.testing.assert_close(never, pipe.latents(["a red seven"], steps=3, scale=1.0), rtol=0, atol=1e-4)
 
