@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from minidiff import TextToImage, data
-from minidiff.evaluate import judged, load_judge
+from minidiff.evaluate import drawn, judged, load_judge
 from minidiff.files import write
 from minidiff.metrics import frechet
 from minidiff.training import loss
@@ -42,15 +42,12 @@ def score(pipe: TextToImage, n: int, seed: int) -> dict[str, float]:
     """
     judge, labels, features = real()
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
-    wanted, pictures = labels[order[:n]], []
-    for part in wanted.split(100):
-        first = 100_000 * seed + 100 * len(pictures)  # every picture has a seed of its own
-        asked = [str(digit) for digit in part.tolist()]
-        latents = pipe.latents(asked, steps=STEPS, scale=SCALE, sampler=SAMPLER, seed=first)
-        pictures.append(pipe.decode(latents) * 2 - 1)
-    drawn, answers = judged(judge, torch.cat(pictures))
+    wanted = labels[order[:n]]
+    asked = [str(digit) for digit in wanted.tolist()]
+    pictures = drawn(pipe, asked, 100_000 * seed, steps=STEPS, scale=SCALE, sampler=SAMPLER)
+    seen, answers = judged(judge, pictures)
     accuracy = float((answers == wanted).double().mean())
-    return {"accuracy": accuracy, "frechet": frechet(drawn, features[order[n:]])}
+    return {"accuracy": accuracy, "frechet": frechet(seen, features[order[n:]])}
 
 
 def validation_loss(pipe: TextToImage, n: int = 1000) -> float:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 import tyro
+from experiment import open_results
 from torch import Tensor
 
 from minidiff import TextToImage, data
@@ -100,11 +101,7 @@ def main(options: Options) -> None:
         "sampler": options.sampler,
         "steps": options.steps,
     }
-    results = settings | {"seconds": 0.0, "rows": []}
-    if options.out.exists():
-        results = json.loads(options.out.read_text())
-        if {name: results[name] for name in settings} != settings:
-            raise ValueError(f"{options.out} was made with other settings: move it away, or give another --out")
+    results = open_results(options.out, settings)
     pipe, guide, judge = TextToImage.load("mnist", "cpu"), load_noisy_classifier(), load_judge()
     digits = data.mnist("validation")
     order = torch.randperm(len(digits), generator=torch.Generator().manual_seed(options.seed))[: options.n]

@@ -159,12 +159,8 @@ def evaluate(
     wanted = real.labels[one]
 
     classes, _ = data.LABELS[pipe.config.labels]
-    drawn = []
-    for part in progress(wanted.split(100), unit="00 pictures"):
-        prompts = [classes[label] for label in part.tolist()]
-        first = seed + 100 * len(drawn)  # every picture has a seed of its own
-        drawn.append(pipe.decode(pipe.latents(prompts, steps=steps, scale=scale, sampler=sampler, seed=first)).cpu())
-    pictures = torch.cat(drawn) * 2 - 1
+    prompts = [classes[label] for label in wanted.tolist()]
+    pictures = drawn(pipe, prompts, seed, progress, steps=steps, scale=scale, sampler=sampler)
 
     of_judge = dict.fromkeys(("accuracy", "accuracy_real", "calibration", "calibration_real"))
     if digits:
@@ -195,6 +191,19 @@ def evaluate(
         memorisation=memorisation(pictures, train, real.images[rest]),
         memorisation_real=memorisation(real.images[one], train, real.images[rest]),
     )  # fmt: skip
+
+
+def drawn(pipe: TextToImage, prompts: list[str], seed: int, progress=lambda parts, **_: parts, **how) -> Tensor:
+    """A picture of each prompt, (N, C, H, W) in [-1, 1], a hundred at a time; picture k has the seed `seed` + k.
+
+    progress: wraps the loop, such as tqdm. how: options of `TextToImage.stream`.
+    """
+    parts = [prompts[i : i + 100] for i in range(0, len(prompts), 100)]
+    pictures = [
+        pipe.decode(pipe.latents(part, seed=seed + 100 * k, **how)).cpu()
+        for k, part in enumerate(progress(parts, unit="00 pictures"))
+    ]
+    return torch.cat(pictures) * 2 - 1
 
 
 def machine(device: torch.device) -> str:

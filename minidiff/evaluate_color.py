@@ -18,7 +18,7 @@ from torch import Tensor
 
 from minidiff import data
 from minidiff.data.color_digits import ALLOWED, COLORS, HELD_OUT, OTHERS, Scene, draw
-from minidiff.evaluate import judged, load_judge, machine
+from minidiff.evaluate import drawn, judged, load_judge, machine
 from minidiff.metrics import diversity
 from minidiff.networks import Judge
 from minidiff.pipeline import TextToImage
@@ -174,7 +174,7 @@ def evaluate_color(
             pictures = _real(scenes, mnist, rng)
         else:
             how = {"steps": steps, "scale": float(scale), "sampler": sampler}
-            pictures = _drawn(pipe, [data.caption(scene) for scene in scenes], first[pairs], how)
+            pictures = drawn(pipe, [data.caption(scene) for scene in scenes], first[pairs], **how)
         digit, color, features = measure(judge, pictures, scenes)
         spread = diversity(features, torch.tensor([scene.digit for scene in scenes]))
         shares = (float(right.double().mean()) for right in (digit, color, digit & color))
@@ -199,11 +199,3 @@ def _real(scenes: Sequence[Scene], mnist: data.Pictures, rng: np.random.Generato
     rows = [shuffled[mnist.labels[shuffled] == digit] for digit in range(10)]
     picked = [rows[scene.digit][i % len(rows[scene.digit])] for i, scene in enumerate(scenes)]
     return draw(scenes, mnist.images[torch.tensor(picked)])
-
-
-def _drawn(pipe: TextToImage, prompts: list[str], seed: int, how: dict) -> Tensor:
-    """A picture of each prompt, (N, 3, H, W) in [-1, 1]."""
-    parts = [
-        pipe.decode(pipe.latents(prompts[i : i + 100], seed=seed + i, **how)).cpu() for i in range(0, len(prompts), 100)
-    ]
-    return torch.cat(parts) * 2 - 1

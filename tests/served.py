@@ -41,6 +41,20 @@ def described(content: bytes, url: str = "http://127.0.0.1:9/cifar-10-binary.tar
 
 
 @contextmanager
+def listening(handler: type[BaseHTTPRequestHandler]):
+    """A server on this machine; yields its address."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@contextmanager
 def serve(content: bytes, *, ranges: bool = True, breaks: int | None = None, status: int | None = None):
     """Serve it; yields (url, the Range headers asked for so far).
 
@@ -66,12 +80,5 @@ def serve(content: bytes, *, ranges: bool = True, breaks: int | None = None, sta
         def log_message(self, *_):
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/cifar-10-binary.tar.gz", asked
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with listening(Handler) as address:
+        yield f"{address}/cifar-10-binary.tar.gz", asked

@@ -1,11 +1,12 @@
-"""Training the judge: a plain classifier, so a plain loop."""
+"""Training the judge; and the loop that it shares with the noisy classifier: plain classifiers, so a plain loop."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
 from minidiff import data
 from minidiff.files import write_tensors
@@ -18,23 +19,41 @@ def train_judge(
     """Train on the 55,000 training digits and write the weights (float16); yields steps done, steps in all, loss."""
     from torchvision.transforms.v2 import RandomAffine  # costs a second
 
-    torch.manual_seed(seed)
     # handwriting leans, grows and shifts: the judge should not mind
     vary = RandomAffine(degrees=10, translate=(0.07, 0.07), scale=(0.9, 1.1), fill=-1)
+    yield from train_classifier(
+        Judge, lambda images: (vary(images.to(device)),), folder, device, epochs, batch, seed, smoothing=0.05
+    )
+
+
+def train_classifier(
+    build: Callable[[], nn.Module],
+    shown: Callable[[Tensor], tuple[Tensor, ...]],
+    folder: Path,
+    device: torch.device,
+    epochs: int,
+    batch: int,
+    seed: int,
+    smoothing: float,
+) -> Iterator[tuple[int, int, float]]:
+    """Train a classifier of digits, as `train_judge` does.
+
+    build: makes the network. shown: digits (B, 1, 28, 28) -> what the network is called with. smoothing: the share of
+    each label that is spread over all classes.
+    """
+    torch.manual_seed(seed)
     digits = data.mnist("train")
     steps = epochs * (len(digits) // batch)
-    judge = Judge().to(device, memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(judge.parameters(), weight_decay=0.01)
+    net = build().to(device, memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(net.parameters(), weight_decay=0.01)
     rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=steps)
     for step, (images, labels) in enumerate(islice(data.batches(digits, batch, seed), steps), start=1):
-        value = F.cross_entropy(judge(vary(images.to(device))), labels.to(device), label_smoothing=0.05)
+        value = F.cross_entropy(net(*shown(images)), labels.to(device), label_smoothing=smoothing)
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
         rate.step()
         yield step, steps, value.item()
     folder.mkdir(parents=True, exist_ok=True)
-    write_tensors(
-        folder / "model.safetensors",
-        {k: v.half() if v.is_floating_point() else v for k, v in judge.state_dict().items()},
-    )
+    weights = {k: v.half() if v.is_floating_point() else v for k, v in net.state_dict().items()}
+    write_tensors(folder / "model.safetensors", weights)
