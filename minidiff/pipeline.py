@@ -126,6 +126,8 @@ class TextToImage:
         null = self.encode_negative(negative, len(prompts))
         generators = [Generator().manual_seed(seed + k) for k in range(len(prompts))]
         times = self.grid(steps, self.schedule)
+        if log_p:
+            times = times.clamp(max=LAST_GUIDED)
         start = self._noise(generators, self._latent_shape(size))
         if latents is not None:
             if latents.shape != start.shape:
@@ -141,7 +143,6 @@ class TextToImage:
             denoise = cfg(*parts, context, null, scale, rescale=rescale, interval=interval)
         if log_p:
             denoise = guide(denoise, log_p, self.schedule, log_p_scale)
-            times = times.clamp(max=LAST_GUIDED)
         return walk(denoise, sigma * start, times, self.schedule, noise=lambda x: self._noise(generators, x.shape[1:]))
 
     @torch.no_grad()

@@ -6,7 +6,7 @@ import torch
 from minidiff import TextToImage
 from minidiff.data import color_digits
 from minidiff.networks import CLIPTextConfig, UNetConfig
-from minidiff.pipeline import ModelConfig
+from minidiff.pipeline import LAST_GUIDED, ModelConfig
 from minidiff.tokenizer import END, Tokenizer
 
 
@@ -74,6 +74,19 @@ def test_rescale_and_interval_reach_the_guidance(pipe):
     assert not torch.allclose(untold_early, pipe.latents(["a red seven"], steps=3, scale=0.0))
     never = pipe.latents(["a red seven"], steps=3, scale=4.0, interval=(0.0, 0.0))
     torch.testing.assert_close(never, pipe.latents(["a red seven"], steps=3, scale=1.0), rtol=0, atol=1e-4)
+
+
+def test_a_followed_walk_starts_just_below_t_1_with_as_much_noise_as_there_is_then(pipe):
+    met, start = [], torch.randn(1, 12, 16, 16, generator=torch.Generator().manual_seed(0))
+
+    def log_p(x, t, x0_hat):
+        met.append((float(t), x.detach().clone()))
+        return x0_hat.flatten(1).sum(1)
+
+    pipe.latents(["a red seven"], steps=2, scale=1.0, latents=start, log_p=log_p)
+    t, x = met[0]
+    assert t == LAST_GUIDED
+    torch.testing.assert_close(x, LAST_GUIDED * start)  # sigma is t on the way that this model takes
 
 
 @pytest.mark.parametrize(

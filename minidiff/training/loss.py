@@ -55,4 +55,9 @@ def _logit_normal(n: int, generator: Generator) -> Tensor:
     return torch.randn(n, generator=generator, dtype=torch.float64).sigmoid()
 
 
-TIMES = {"uniform": _uniform, "logit_normal": _logit_normal}
+def _noisier(n: int, generator: Generator) -> Tensor:
+    """The same with its middle at t = 0.62: flat colour is still seen where thin strokes of gray are long gone."""
+    return (torch.randn(n, generator=generator, dtype=torch.float64) + 0.5).sigmoid()
+
+
+TIMES = {"uniform": _uniform, "logit_normal": _logit_normal, "noisier": _noisier}

@@ -40,8 +40,8 @@ COLOR_DIGITS = ModelConfig(
     unet=UNetConfig(
         in_channels=12,  # 3 x 32 x 32 folded to 12 x 16 x 16
         out_channels=12,
-        channels=(32, 64),
-        attention=(False, True),  # at 8x8
+        channels=(32, 64, 64),
+        attention=(False, True, True),  # at 8x8, and at 4x4, where a place sees most of the digit
         layers=1,
         heads=4,
         context_dim=64,  # the width of that text tower
@@ -96,7 +96,8 @@ PRESETS = {
         COLOR_DIGITS,
         lambda batch, seed, _: ((b.images, b.captions) for b in data.color_digit_batches(batch, seed=seed)),
         prompt='"a red seven on a blue background"',
-        train=TrainConfig(steps=20_000),
+        batch=32,
+        train=TrainConfig(steps=20_000, times="noisier"),
         reader="clip",
     ),
     "cifar10": Preset(
