@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 import torch
 
 from minidiff import TextToImage, data, viz
+from minidiff.data.color_digits import HELD_OUT, OTHERS, Scene, caption
 from minidiff.diffusion import FLOW, cfg, flow
 from minidiff.files import write
 
@@ -116,8 +117,16 @@ def sampler(pipe: TextToImage) -> None:
     write(HERE / "sampler.png", viz.encode(viz.sampler(pipe, "7", sampler="dpmpp_2m", steps=8, seed=0, scale=1.5)))
 
 
+def unseen(pipe: TextToImage) -> None:
+    """The ten (digit, colour) pairs that no training has seen, drawn with the first three seeds."""
+    prompts = [caption(Scene(digit, color, OTHERS[color][digit % 7])) for digit, color in HELD_OUT.items()]
+    rows = [pipe.decode(torch.cat([pipe.latents([prompt], seed=seed) for prompt in prompts])) for seed in range(3)]
+    write(HERE / "unseen.png", viz.encode(viz.sheet(torch.cat(rows), columns=10, zoom=2)))
+
+
 def main() -> None:
     HERE.mkdir(exist_ok=True)
+    unseen(TextToImage.load("color_digits", device="cpu"))
     pipe = TextToImage.load("mnist", device="cpu")
     animation(pipe)
     method(pipe)

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -84,16 +85,23 @@ def _extent(inked: Tensor) -> Tensor:
     return inked.shape[1] - inked.int().argmax(1) - inked.flip(1).int().argmax(1)
 
 
-def measure(judge: Judge, pictures: Tensor, scenes: Sequence[Scene]) -> tuple[Tensor, Tensor, Tensor]:
-    """Is the digit right (N,), are both colours right (N,), and the judge's features (N, 64) of the gray digits.
+class Measured(NamedTuple):
+    """What was found in N pictures, each of which should show a scene."""
 
-    pictures: (N, 3, H, W) in [-1, 1], each of which should show the scene.
-    """
+    digit: Tensor  # (N,): is the digit right
+    color: Tensor  # (N,): are both colours right
+    read: Tensor  # (N,): the digit that the judge reads
+    features: Tensor  # (N, 64): the judge's, of the gray digits
+
+
+def measure(judge: Judge, pictures: Tensor, scenes: Sequence[Scene]) -> Measured:
+    """Compare pictures (N, 3, H, W) in [-1, 1] with the scenes that they should show."""
     seen = look_at(pictures)
     features, answers = judged(judge, seen.digits)
     shown = zip(seen.colors, seen.backgrounds, strict=True)
     colors = [pair == (scene.color, scene.background) for pair, scene in zip(shown, scenes, strict=True)]
-    return answers == torch.tensor([scene.digit for scene in scenes]), torch.tensor(colors), features
+    asked = torch.tensor([scene.digit for scene in scenes])
+    return Measured(answers == asked, torch.tensor(colors), answers, features)
 
 
 @dataclass(frozen=True)
@@ -105,7 +113,7 @@ class Row:
     digit: float  # the judge reads the digit asked for
     color: float  # the pixels have the digit's colour and the background's
     both: float  # both
-    diversity: float  # mean distance between pictures asked for the same digit, as a share of that of real ones
+    diversity: float  # mean distance between pictures that are read as the same digit, as a share of that of real ones
 
 
 @dataclass(frozen=True)
@@ -175,8 +183,8 @@ def evaluate_color(
         else:
             how = {"steps": steps, "scale": float(scale), "sampler": sampler}
             pictures = drawn(pipe, [data.caption(scene) for scene in scenes], first[pairs], **how)
-        digit, color, features = measure(judge, pictures, scenes)
-        spread = diversity(features, torch.tensor([scene.digit for scene in scenes]))
+        digit, color, read, features = measure(judge, pictures, scenes)
+        spread = diversity(features, read)  # with few words the digit asked for is often not the one that was drawn
         shares = (float(right.double().mean()) for right in (digit, color, digit & color))
         rows.append(Row(pairs, scale, *shares, spread / real.setdefault(pairs, spread)))
     return ColorReport(pipe.config.name, n, split, seed, sampler, steps, machine(pipe.device), rows)

@@ -127,7 +127,7 @@ class TextToImage:
         generators = [Generator().manual_seed(seed + k) for k in range(len(prompts))]
         times = self.grid(steps, self.schedule)
         if log_p:
-            times = times.clamp(max=LAST_GUIDED)
+            times = times.clamp(max=LAST_GUIDED).unique().flip(0)  # each once: of many steps two may come to lie there
         start = self._noise(generators, self._latent_shape(size))
         if latents is not None:
             if latents.shape != start.shape:

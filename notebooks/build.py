@@ -97,6 +97,7 @@ def execute(notebook: NotebookNode, folder: Path = HERE) -> NotebookNode:
             timeout=1200,
             kernel_name="python3",
             record_timing=False,
+            coalesce_streams=True,  # what a cell prints is one output, however slowly it came
             resources={"metadata": {"path": str(folder)}},
             config=Config(KernelManager=where),
         )

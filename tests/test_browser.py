@@ -201,6 +201,13 @@ def test_a_caption_is_typed_and_what_cannot_be_read_is_said(open_notebook):
     assert output.get_by_text("Traceback").count() == 0
 
 
+def test_guidance_is_amplified_with_the_keyboard(open_notebook):
+    page = open_notebook("09_text_to_image.ipynb")
+    run_all(page)
+    before, after = move_with_the_keyboard(page, "widgets.guidance(", "scale")
+    assert before.startswith("blob:") and before != after
+
+
 WRONG = "def one_step(x, eps, beta):\n    return math.sqrt(1 - beta) * x + beta * eps"
 RIGHT = "def one_step(x, eps, beta):\n    return math.sqrt(1 - beta) * x + math.sqrt(beta) * eps"
 

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 import minidiff.evaluate_color as evaluate_color_module
-from minidiff import data
+from minidiff import TextToImage, data
 from minidiff.data.color_digits import HELD_OUT, PLACES, SIZES, Scene, draw
 from minidiff.evaluate import load_judge
 from minidiff.evaluate_color import evaluate_color, look_at, measure
+from minidiff.files import asset
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def judge():
 
 
 def shares(judge, pictures, scenes):
-    digit, color, _ = measure(judge, pictures, scenes)
+    digit, color, *_ = measure(judge, pictures, scenes)
     return float(digit.double().mean()), float(color.double().mean())
 
 
@@ -34,7 +35,7 @@ def shares(judge, pictures, scenes):
 
 
 def test_real_pictures_are_read_right(real, judge):
-    digit, color, features = measure(judge, real.images, real.scenes)
+    digit, color, _, features = measure(judge, real.images, real.scenes)
     assert color.double().mean() >= 0.995 and digit.double().mean() >= 0.98 and features.shape == (2000, 64)
     for size in SIZES:
         those = torch.tensor([scene.size == size for scene in real.scenes])
@@ -96,7 +97,7 @@ def test_wrong_pictures_are_seen_through(real, judge):
 )  # fmt: skip
 def test_pictures_that_show_nothing(pictures, judge):
     scenes = [Scene(1, "white", "black")] * len(pictures)
-    digit, color, features = measure(judge, pictures, scenes)
+    digit, color, _, features = measure(judge, pictures, scenes)
     assert digit.shape == color.shape == (len(pictures),) and features.isfinite().all() and not color.any()
 
 
@@ -254,3 +255,19 @@ def test_what_is_wrong_is_said_before_anything_is_drawn(how, problem):
     with pytest.raises(ValueError, match=problem):
         evaluate_color(pipe, **how)
     assert not pipe.asked
+
+
+# The shipped model -----------------------------------------------------------------------
+
+
+def test_the_shipped_model_draws_what_it_was_asked_for_and_what_it_has_never_seen():
+    """As many as must be right, 95 % and 80 %, less two standard deviations of 40 coins."""
+    rows = {row.pairs: row for row in evaluate_color(TextToImage.load("color_digits", "cpu"), 40, (2,)).rows}
+    assert rows["seen"].both > 0.95 - 2 * (0.95 * 0.05 / 40) ** 0.5
+    assert rows["never-seen"].both > 0.8 - 2 * (0.8 * 0.2 / 40) ** 0.5
+    assert 0.5 < rows["seen"].diversity < 1.2
+
+
+def test_the_weights_are_as_small_as_promised():
+    assert asset("weights/color_digits/model.safetensors").stat().st_size <= 4_000_000
+    assert sum(file.stat().st_size for file in asset("weights/clip").iterdir()) <= 1_000_000

@@ -88,6 +88,10 @@ def test_a_followed_walk_starts_just_below_t_1_with_as_much_noise_as_there_is_th
     assert t == LAST_GUIDED
     torch.testing.assert_close(x, LAST_GUIDED * start)  # sigma is t on the way that this model takes
 
+    met.clear()
+    pipe.latents(["a red seven"], steps=200, scale=1.0, latents=start, log_p=log_p)
+    assert met[0][0] == LAST_GUIDED and met[1][0] < LAST_GUIDED  # the grid has three times from there on
+
 
 @pytest.mark.parametrize(
     "options", [{"rescale": 1.5}, {"rescale": -0.1}, {"interval": (0.6, 0.4)}, {"interval": (0, 2)}]

@@ -21,6 +21,9 @@ from minidiff.checks.l07_guided import l07_belief, l07_move
 from minidiff.checks.l08 import l08_contrastive, l08_matrix
 from minidiff.checks.l08_merges import l08_merge
 from minidiff.checks.l08_towers import l08_read, l08_tokens
+from minidiff.checks.l09 import l09_drop, l09_guided
+from minidiff.checks.l09_maps import l09_maps
+from minidiff.checks.l09_remedies import l09_away, l09_rescale
 
 __all__ = [
     "Bug",
@@ -65,4 +68,9 @@ __all__ = [
     "l08_merge",
     "l08_read",
     "l08_tokens",
+    "l09_away",
+    "l09_drop",
+    "l09_guided",
+    "l09_maps",
+    "l09_rescale",
 ]
