@@ -8,6 +8,7 @@ from minidiff.networks.fold import Fold
 from minidiff.networks.inspect import Room, Skip, count, flops, receptive_field, room_names, rooms, skips
 from minidiff.networks.noisy_classifier import NoisyClassifier
 from minidiff.networks.unet import UNet, UNetConfig
+from minidiff.networks.vae import VAE, Posterior, VAEConfig
 
 __all__ = [
     "AttentionMap",
@@ -22,10 +23,13 @@ __all__ = [
     "Judge",
     "LabelEncoder",
     "NoisyClassifier",
+    "Posterior",
     "Room",
     "Skip",
     "UNet",
     "UNetConfig",
+    "VAE",
+    "VAEConfig",
     "attention_maps",
     "count",
     "flops",

@@ -1,0 +1,239 @@
+"""The VAE: makes a picture small enough to diffuse, and large again.
+
+Parameter names are those of diffusers' AutoencoderKL, and the defaults those of Stable Diffusion 1.x. Kingma and
+Welling 2014; Rombach et al. 2022, section 3.1.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from minidiff.networks.fold import Fold
+from minidiff.networks.tiles import in_tiles
+from minidiff.networks.unet import Upsample
+
+
+@dataclass(frozen=True)
+class VAEConfig:
+    """The defaults are Stable Diffusion 1.x: 83,653,863 parameters."""
+
+    in_channels: int = 3  # channels of a picture, which come out again
+    channels: tuple[int, ...] = (128, 256, 512, 512)  # one entry a level, each half the size of the last
+    layers: int = 2  # ResBlocks a level on the way in; one more on the way out
+    latent_channels: int = 4  # channels of a latent
+    groups: int = 32  # GroupNorm groups
+    scaling: float = 0.18215  # latents are multiplied by it: 1 / their spread. The value of files that name none
+    fold: int = 1  # squares of fold x fold pixels become one before the first level
+
+    def __post_init__(self):
+        if wrong := [c for c in self.channels if c % self.groups]:
+            raise ValueError(f"{wrong[0]} channels cannot be split into {self.groups} groups")
+        if not self.scaling > 0:
+            raise ValueError(f"scaling must be above 0, got {self.scaling}")
+
+    @property
+    def factor(self) -> int:
+        """How many pixels a latent is high and wide."""
+        return self.fold * 2 ** (len(self.channels) - 1)
+
+
+class Posterior(NamedTuple):
+    """What the encoder says of a picture: a normal distribution for each number of its latent, (B, C, h, w)."""
+
+    mean: Tensor
+    log_variance: Tensor
+
+    @property
+    def std(self) -> Tensor:
+        return (self.log_variance / 2).exp()
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """noise: standard normal, of the mean's shape. Kingma and Welling 2014, section 2.4."""
+        return self.mean + self.std * noise
+
+
+class VAE(nn.Module):
+    """Pictures x (B, C, H, W) in [-1, 1] <-> latents z (B, c, H/f, W/f) of spread 1; to be used where a Fold is."""
+
+    def __init__(self, config: VAEConfig = VAEConfig()):
+        super().__init__()
+        self.config = config
+        self.fold = Fold(config.fold)
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+        self.quant_conv = nn.Conv2d(2 * config.latent_channels, 2 * config.latent_channels, 1)
+        self.post_quant_conv = nn.Conv2d(config.latent_channels, config.latent_channels, 1)
+
+    @property
+    def factor(self) -> int:
+        return self.config.factor
+
+    def posterior(self, x: Tensor, tile: int | None = None) -> Posterior:
+        """The distribution of the latents, not yet scaled. Raises ValueError for sides that factor does not divide."""
+        height, width, f = *x.shape[-2:], self.factor
+        if height % f or width % f:
+            less = f"{max(height // f, 1) * f}x{max(width // f, 1) * f}"
+            more = f"{-(-height // f) * f}x{-(-width // f) * f}"
+            would = less if less == more else f"{less} or {more}"
+            raise ValueError(f"sides must be multiples of {f}, got {height}x{width}: {would} would do")
+        moments = in_tiles(self._moments, x, tile, f, enter=f, leave=1) if tile else self._moments(x)
+        mean, log_variance = moments.chunk(2, dim=1)
+        return Posterior(mean, log_variance.clamp(-30, 20))
+
+    def encode(
+        self, x: Tensor, noise: Tensor | None = None, *, tile: int | None = None, sliced: bool = False
+    ) -> Tensor:
+        """Scaled latents: the posterior's sample with this noise, or its mean.
+
+        tile: pixels of a side; a large picture is worked on in squares that overlap by a quarter and are blended.
+        sliced: one picture at a time. Both need less memory; tiles change the result a little, slices do not.
+        """
+        if sliced and len(x) > 1:
+            noises = [None] * len(x) if noise is None else noise.split(1)
+            return torch.cat([self.encode(p, n, tile=tile) for p, n in zip(x.split(1), noises, strict=True)])
+        posterior = self.posterior(x, tile)
+        return self.config.scaling * (posterior.mean if noise is None else posterior.sample(noise))
+
+    def decode(self, z: Tensor, *, tile: int | None = None, sliced: bool = False) -> Tensor:
+        """Pictures of scaled latents. tile, sliced: as in `encode`."""
+        if sliced and len(z) > 1:
+            return torch.cat([self.decode(one, tile=tile) for one in z.split(1)])
+        z = z / self.config.scaling
+        return in_tiles(self._picture, z, tile, self.factor, enter=1, leave=self.factor) if tile else self._picture(z)
+
+    def _moments(self, x: Tensor) -> Tensor:
+        return self.quant_conv(self.encoder(self.fold.encode(x)))  # (B, 2 c, h, w)
+
+    def _picture(self, z: Tensor) -> Tensor:
+        return self.fold.decode(self.decoder(self.post_quant_conv(z.to(self.post_quant_conv.weight.dtype))))
+
+
+# The two ways --------------------------------------------------------------------------------
+
+
+class Encoder(nn.Module):
+    def __init__(self, config: VAEConfig):
+        super().__init__()
+        channels, last = config.channels, config.channels[-1]
+        self.conv_in = nn.Conv2d(config.in_channels * config.fold**2, channels[0], 3, padding=1)
+        self.down_blocks = nn.ModuleList(
+            DownBlock(before, width, config, last=level == len(channels) - 1)
+            for level, (before, width) in enumerate(zip((channels[0], *channels), channels, strict=False))
+        )
+        self.mid_block = MidBlock(last, config)
+        self.conv_norm_out = _norm(last, config)
+        self.conv_out = nn.Conv2d(last, 2 * config.latent_channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv_in(x.to(self.conv_in.weight.dtype))  # (B, c, H, W)
+        for block in self.down_blocks:
+            x = block(x)
+        x = self.mid_block(x)
+        return self.conv_out(F.silu(self.conv_norm_out(x)))  # (B, 2 c, h, w)
+
+
+class Decoder(nn.Module):
+    def __init__(self, config: VAEConfig):
+        super().__init__()
+        channels = config.channels[::-1]
+        self.conv_in = nn.Conv2d(config.latent_channels, channels[0], 3, padding=1)
+        self.mid_block = MidBlock(channels[0], config)
+        self.up_blocks = nn.ModuleList(
+            UpBlock(before, width, config, last=level == len(channels) - 1)
+            for level, (before, width) in enumerate(zip((channels[0], *channels), channels, strict=False))
+        )
+        self.conv_norm_out = _norm(channels[-1], config)
+        self.conv_out = nn.Conv2d(channels[-1], config.in_channels * config.fold**2, 3, padding=1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        x = self.mid_block(self.conv_in(z))  # (B, c, h, w)
+        for block in self.up_blocks:
+            x = block(x)
+        return self.conv_out(F.silu(self.conv_norm_out(x)))  # (B, C, H, W)
+
+
+class DownBlock(nn.Module):
+    def __init__(self, before: int, width: int, config: VAEConfig, last: bool):
+        super().__init__()
+        self.resnets = nn.ModuleList(ResBlock(w, width, config) for w in [before] + [width] * (config.layers - 1))
+        self.downsamplers = nn.ModuleList([] if last else [Downsample(width)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for part in (*self.resnets, *self.downsamplers):
+            x = part(x)
+        return x
+
+
+class MidBlock(nn.Module):
+    def __init__(self, width: int, config: VAEConfig):
+        super().__init__()
+        self.resnets = nn.ModuleList(ResBlock(width, width, config) for _ in range(2))
+        self.attentions = nn.ModuleList([Attention(width, config)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.resnets[1](self.attentions[0](self.resnets[0](x)))
+
+
+class UpBlock(nn.Module):
+    def __init__(self, before: int, width: int, config: VAEConfig, last: bool):
+        super().__init__()
+        self.resnets = nn.ModuleList(ResBlock(w, width, config) for w in [before] + [width] * config.layers)
+        self.upsamplers = nn.ModuleList([] if last else [Upsample(width)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for resnet in self.resnets:
+            x = resnet(x)
+        for upsample in self.upsamplers:
+            x = upsample(x, size=(2 * x.shape[2], 2 * x.shape[3]))
+        return x
+
+
+class ResBlock(nn.Module):
+    """As in the UNet, without a time."""
+
+    def __init__(self, before: int, width: int, config: VAEConfig):
+        super().__init__()
+        self.norm1 = _norm(before, config)
+        self.conv1 = nn.Conv2d(before, width, 3, padding=1)
+        self.norm2 = _norm(width, config)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv_shortcut = nn.Conv2d(before, width, 1) if before != width else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))
+        h = self.conv2(F.silu(self.norm2(h)))
+        return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+
+
+class Attention(nn.Module):
+    """Each pixel looks at all the others, with one head."""
+
+    def __init__(self, width: int, config: VAEConfig):
+        super().__init__()
+        self.group_norm = _norm(width, config)
+        self.to_q = nn.Linear(width, width)
+        self.to_k = nn.Linear(width, width)
+        self.to_v = nn.Linear(width, width)
+        self.to_out = nn.ModuleList([nn.Linear(width, width)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = rearrange(self.group_norm(x), "b c h w -> b 1 (h w) c")
+        h = F.scaled_dot_product_attention(self.to_q(h), self.to_k(h), self.to_v(h))  # (B, 1, HW, C)
+        return x + rearrange(self.to_out[0](h), "b 1 (h w) c -> b c h w", h=x.shape[2])
+
+
+class Downsample(nn.Module):
+    def __init__(self, width: int):
+        super().__init__()
+        self.conv = nn.Conv2d(width, width, 3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.pad(x, (0, 1, 0, 1)))  # on the right and below alone, as Stable Diffusion was trained
+
+
+def _norm(width: int, config: VAEConfig) -> nn.GroupNorm:
+    return nn.GroupNorm(config.groups, width, eps=1e-6)
