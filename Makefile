@@ -28,5 +28,5 @@ figures: .venv/installed
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --editable ".[notebooks,dev,parity]"
+	$(BIN)/python -m pip install --quiet --editable ".[notebooks,dev,parity,webdataset]"
 	touch $@

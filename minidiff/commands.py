@@ -4,10 +4,7 @@ torch and its friends cost seconds to import, so they are imported where they ar
 answers at once.
 """
 
-import signal
 import sys
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -90,8 +87,11 @@ class Train:
     """How many batches instead. None: the usual number. For models that draw, and for clip."""
     batch: int | None = None
     """Pictures a step. None: the usual number. For models that draw, and for clip."""
+    accumulate: int = 1
+    """Parts a step is computed in, one after the other, where memory is short. For models that draw."""
     data: Path | None = None
-    """Folder with CIFAR-10's archive, or to fetch it into (170 MB). None: the user's cache."""
+    """Folder with CIFAR-10's archive, or to fetch it into (170 MB); None: the user's cache. For color_digits: a folder
+    of tars with pictures and captions, as webdataset has them, to train on instead."""
     seed: int = 0
     """The same seed gives the same weights on the same machine."""
     device: str | None = None
@@ -101,19 +101,27 @@ class Train:
         folder = self.out or Path("runs") / self.what
         if folder.exists() and not folder.is_dir():
             raise ValueError(f'cannot train in "{folder}": it is a file')
-        for name, value in (("minutes", self.minutes), ("steps", self.steps), ("batch", self.batch)):
+        for name in ("minutes", "steps", "batch", "accumulate"):
+            value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 raise ValueError(f"{name} must be a number above 0, got {value}")
         if self.minutes is not None and self.steps is not None:
             raise ValueError("give minutes or steps, not both")
         from minidiff.device import pick_device
+        from minidiff.follow import follow
+        from minidiff.training.distributed import is_first, join, leave, my_rows, size
         from minidiff.training.presets import PRESETS
 
-        device = pick_device(self.device)
-        if preset := PRESETS.get(self.what):
+        preset = PRESETS.get(self.what)
+        device = join(pick_device(self.device))
+        if size() > 1 and not preset:
+            raise ValueError(f"{self.what} is trained by one process: leave torchrun away")
+        if preset:
             from minidiff.training.presets import train_preset
 
-            config = replace(preset.train, steps=self.steps or preset.train.steps, seed=self.seed)
+            my_rows(self.batch or preset.batch)  # can all processes have as many?
+            config = replace(preset.train, seed=self.seed, accumulate=self.accumulate)
+            config = replace(config, steps=self.steps or config.steps)
             run = train_preset(preset, folder, config, self.batch or preset.batch, device, self.minutes, self.data)
             after = f"draw with it: minidiff sample {preset.prompt} --model {folder}"
         elif self.what == "clip":
@@ -128,7 +136,10 @@ class Train:
 
             train = train_judge if self.what == "judge" else train_noisy_classifier
             run, after = train(folder, device, seed=self.seed), ""
-        finished = self.follow(run)
+        finished, first = follow(run, self.what), is_first()
+        leave()
+        if not first:
+            return
         if after:
             print(f"{folder}: {'done' if finished else 'stopped; the same command goes on'}\n{after}")
         elif finished:
@@ -138,23 +149,6 @@ class Train:
 
                 accuracy = judge_accuracy(load_judge(device, folder), "test")
                 print(f"it reads {accuracy:.2%} of the 10,000 test digits right")
-
-    def follow(self, run: Generator[tuple[int, int, float], None, None]) -> bool:
-        """Show (step, steps, loss) as a progress bar; False if it was stopped."""
-        from tqdm import tqdm
-
-        bar, mean = tqdm(desc=self.what, unit="step", delay=1), None
-        with stop_on_ctrl_c() as stopped:
-            for step, steps, loss in run:
-                mean = loss if mean is None else 0.98 * mean + 0.02 * loss
-                bar.total = steps
-                bar.set_postfix(loss=f"{mean:.4f}", refresh=False)
-                bar.update(step - bar.n)
-                if stopped():
-                    break
-            run.close()  # it writes what is done
-        bar.close()
-        return not stopped()
 
 
 @dataclass
@@ -228,6 +222,7 @@ class List:
             sizes = ", ".join(f"{last - first:,} {split}" for split, (_, first, last) in splits.items())
             print(f"data         {name} ({sizes}; {note})")
         print("data         color_digits (drawn from mnist, with captions, when asked for)")
+        print("data         emoji (1,556 in three styles, with names; comes with minidiff)")
         for kind, known in (
             ("samplers", SAMPLERS),
             ("schedules", SCHEDULES),
@@ -248,19 +243,3 @@ class Doctor:
 
 
 COMMANDS = {"sample": Sample, "train": Train, "evaluate": Evaluate, "list": List, "doctor": Doctor}
-
-
-@contextmanager
-def stop_on_ctrl_c() -> Iterator:
-    """Ctrl-C sets a flag to be asked for between two steps; a second one interrupts at once."""
-    pressed = []
-
-    def note(*_):
-        pressed.append(True)
-        signal.signal(signal.SIGINT, before)
-
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield lambda: bool(pressed)
-    finally:
-        signal.signal(signal.SIGINT, before)

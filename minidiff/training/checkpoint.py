@@ -6,13 +6,16 @@ import torch
 from torch import nn
 
 from minidiff.files import read_tensors, write_tensors
+from minidiff.training.distributed import is_first, of_first
 
 FILE = "resume.safetensors"
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # what AdamW remembers of each parameter
 
 
 def save(folder: Path, net: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer, step: int, steps: int) -> None:
-    """step: how many are done; steps: of how many."""
+    """step: how many are done; steps: of how many. Of several processes, which have the same, the first writes."""
+    if not is_first():
+        return
     tensors = {"step": torch.tensor(step), "steps": torch.tensor(steps)}
     tensors |= {f"net.{name}": value for name, value in net.state_dict().items()}
     tensors |= {f"ema.{name}": value for name, value in ema.state_dict().items()}
@@ -25,11 +28,16 @@ def save(folder: Path, net: nn.Module, ema: nn.Module, optimizer: torch.optim.Op
 def restore(folder: Path, net: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer) -> int:
     """Put a saved run back and return the steps it had done; 0 if the folder holds none.
 
-    Raises ValueError for a file that is damaged or holds another network.
+    Raises ValueError for a file that is damaged or holds another network, and where another process found another.
     """
     path = Path(folder) / FILE
-    if not path.exists():
-        return 0
+    done = read(path, net, ema, optimizer) if path.exists() else 0
+    if done != (first := of_first(done)):
+        raise ValueError(f"{path} ends at step {done}, at {first} for the first process: all must see the same folder")
+    return done
+
+
+def read(path: Path, net: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer) -> int:
     tensors = read_tensors(path)
     try:
         for prefix, module in (("net.", net), ("ema.", ema)):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from minidiff.diffusion import Prediction, Schedule
 from minidiff.training.checkpoint import restore, save
+from minidiff.training.distributed import average, shares, together
 from minidiff.training.loss import TIMES, loss
 
 
@@ -29,12 +30,15 @@ class TrainConfig:
     ema: float = 0.999  # how slowly the average of the weights follows
     seed: int = 0
     save_every: int = 500  # steps between two checkpoints
+    accumulate: int = 1  # parts that a batch is computed in, one after the other: more need less memory
     bf16: bool = False  # compute in bfloat16 where autocast sees fit; weights and their average stay float32
     compile: bool = False  # the network through torch.compile: a minute or so at first, faster steps after
 
     def __post_init__(self):
         if self.steps < 1:
             raise ValueError(f"steps must be at least 1, got {self.steps}")
+        if self.accumulate < 1:
+            raise ValueError(f"accumulate must be at least 1, got {self.accumulate}")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed must lie between 0 and {2**32 - 1}, got {self.seed}")
 
@@ -82,39 +86,44 @@ def train(
 
     batches: (x0, condition) from the first step on, the same at every call. null: the condition that
     means nothing, of the shape of one condition; None never drops any. folder: where checkpoints go, and
-    where training goes on from if one is there. All randomness of a step is keyed by
-    (seed, step), so that a run that was stopped and resumed equals one that was not.
+    where training goes on from if one is there. All randomness of a step is drawn for the whole batch and keyed by
+    (seed, step), so that a run that was stopped and resumed equals one that was not, and a run of several
+    processes (see distributed.py) one of a single process, up to the order of sums.
     """
     device = next(net.parameters()).device
+    ask = together(torch.compile(net) if config.compile else net)
     ema = EMA(net, config.ema)
     optimizer = torch.optim.AdamW(net.parameters(), lr=config.lr, weight_decay=config.weight_decay)
     done = restore(folder, net, ema.net, optimizer) if folder else 0
     net.train()
-    ask = torch.compile(net) if config.compile else net
     try:
         for x0, condition in islice(batches, done, config.steps):
             for group in optimizer.param_groups:
                 group["lr"] = config.lr * warm_up_and_decay(done, config)
             generator = torch.Generator().manual_seed(1_000_003 * config.seed + done)  # its seeds have 32 bits
             t = TIMES[config.times](len(x0), generator)
-            eps = torch.randn(x0.shape, generator=generator).to(device)
+            eps = torch.randn(x0.shape, generator=generator)
             if null is not None:
                 dropped = torch.rand(len(x0), generator=generator) < config.drop
                 dropped = dropped.reshape(-1, *[1] * (condition.ndim - 1))
                 condition = torch.where(dropped, null, condition)
-            condition = None if condition is None else condition.to(device)
 
-            with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
-                value = loss(ask, schedule, pred, x0.to(device), condition, t, eps, config.weighting)
             optimizer.zero_grad()
-            value.backward()
+            value = 0.0
+            for rows, share in shares(ask, len(x0), config.accumulate):  # all rows, unless the work is shared
+                shown = None if condition is None else condition[rows].to(device)
+                args = schedule, pred, x0[rows].to(device), shown, t[rows], eps[rows].to(device), config.weighting
+                with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
+                    part = loss(ask, *args)
+                (share * part).backward()
+                value += share * part.detach()
             nn.utils.clip_grad_norm_(net.parameters(), config.clip)
             optimizer.step()
             ema.update(net, done)
             done += 1
             if folder and done % config.save_every == 0:
                 save(folder, net, ema.net, optimizer, done, config.steps)
-            yield Progress(done, value.detach(), done * len(x0), ema.net)
+            yield Progress(done, average(value), done * len(x0), ema.net)
     except GeneratorExit:  # the caller stopped early, between two steps: nothing is lost
         pass
     if folder:

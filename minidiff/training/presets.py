@@ -17,6 +17,7 @@ from minidiff.networks import Conditional, Fold, UNetConfig
 from minidiff.pipeline import ModelConfig, TextToImage
 from minidiff.tokenizer import Tokenizer
 from minidiff.training.checkpoint import planned_steps
+from minidiff.training.distributed import any_of, first_goes_ahead, is_first, my_rows, of_first
 from minidiff.training.loop import Progress, TrainConfig, train
 from minidiff.weights import load_clip
 
@@ -94,7 +95,11 @@ PRESETS = {
     "mnist": Preset(MNIST, lambda batch, seed, _: data.batches(data.mnist("train"), batch, seed), prompt="7"),
     "color_digits": Preset(
         COLOR_DIGITS,
-        lambda batch, seed, _: ((b.images, b.captions) for b in data.color_digit_batches(batch, seed=seed)),
+        lambda batch, seed, tars: (
+            streamed(tars, 32, batch, seed)
+            if tars
+            else ((b.images, b.captions) for b in data.color_digit_batches(batch, seed=seed))
+        ),
         prompt='"a red seven on a blue background"',
         batch=32,
         train=TrainConfig(steps=20_000, times="noisier"),
@@ -136,19 +141,28 @@ def train_preset(
         net.text_encoder.load_state_dict(clip.text_model.state_dict())
 
     def run(net, config, folder=None) -> Iterator[Progress]:
-        batches = preset.batches(batch, config.seed, pictures)
+        with first_goes_ahead():
+            batches = preset.batches(batch, config.seed, pictures)
         return fit(net, model, batches, config, tokenizer, flip=preset.flip, folder=folder)
 
     if minutes is not None:
-        steps = planned_steps(folder) or round(60 * minutes / seconds_a_step(run(copy.deepcopy(net), config)))
+        steps = of_first(planned_steps(folder) or 0)
+        steps = steps or of_first(round(60 * minutes / seconds_a_step(run(copy.deepcopy(net), config))))
         config = dataclasses.replace(config, steps=max(1, steps))
     progress = None
     try:
         for progress in run(net, config, folder):
             yield progress.step, config.steps, float(progress.loss)
     finally:  # also when it is stopped early: one can draw with what there is
-        if progress:
+        if progress and is_first():
             TextToImage(model, progress.net, device, tokenizer).save(folder)
+
+
+def streamed(where: str | Path, size: int, batch: int, seed: int) -> Batches:
+    """Pictures and captions from the tars of a folder, see `pair_batches`; every process reads its own."""
+    from minidiff.data.tars import find_shards, pair_batches
+
+    return pair_batches(find_shards(where), size, batch, seed, mine=my_rows(batch))
 
 
 def untrained(model: ModelConfig, seed: int, device: torch.device | str = "cpu") -> Conditional:
@@ -213,6 +227,6 @@ def timed(trial: Iterator[Progress], count: int, patience: float) -> tuple[int, 
     for done in range(1, count + 1):
         next(trial)
         seconds = time.perf_counter() - start
-        if seconds > patience:
+        if any_of(seconds > patience):
             break
     return done, seconds
