@@ -24,6 +24,9 @@ from minidiff.checks.l08_towers import l08_read, l08_tokens
 from minidiff.checks.l09 import l09_drop, l09_guided
 from minidiff.checks.l09_maps import l09_maps
 from minidiff.checks.l09_remedies import l09_away, l09_rescale
+from minidiff.checks.l12 import l12_memory, l12_operations
+from minidiff.checks.l12_precision import l12_step
+from minidiff.checks.l12_processes import l12_gradient, l12_visits
 
 __all__ = [
     "Bug",
@@ -73,4 +76,9 @@ __all__ = [
     "l09_guided",
     "l09_maps",
     "l09_rescale",
+    "l12_gradient",
+    "l12_memory",
+    "l12_operations",
+    "l12_step",
+    "l12_visits",
 ]
