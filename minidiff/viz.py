@@ -12,6 +12,7 @@ from torch import Tensor
 from minidiff.figures import corruption, one_step, playground, sampler, schedules
 from minidiff.figures_clip import clip
 from minidiff.figures_metric import DAMAGES, metric
+from minidiff.figures_planner import planner
 from minidiff.figures_unet import unet, unet_diagram
 from minidiff.figures_words import attention, guidance
 from minidiff.look import BLUE, GRAY, GREEN, ORANGE, PURPLE, RED, SKY, STYLE
@@ -35,6 +36,7 @@ __all__ = [
     "guidance",
     "metric",
     "one_step",
+    "planner",
     "playground",
     "sampler",
     "schedules",

@@ -9,7 +9,17 @@ from collections.abc import Callable, Sequence
 from functools import cache
 
 import ipywidgets
-from ipywidgets import Dropdown, FloatSlider, IntSlider, SelectionSlider, SelectMultiple, Text, ToggleButtons, VBox
+from ipywidgets import (
+    Dropdown,
+    FloatLogSlider,
+    FloatSlider,
+    IntSlider,
+    SelectionSlider,
+    SelectMultiple,
+    Text,
+    ToggleButtons,
+    VBox,
+)
 from PIL import Image
 from torch import Tensor
 
@@ -19,6 +29,7 @@ from minidiff.figures_clip import PICTURES, scenes
 from minidiff.figures_words import heights
 from minidiff.networks import CLIP, room_names
 from minidiff.pipeline import TextToImage
+from minidiff.planner import GPUS, Plan
 from minidiff.tokenizer import Tokenizer, shorten
 
 PROMPT = "a red seven on a blue background"
@@ -167,6 +178,24 @@ def attention(pipe: TextToImage, prompt: str = PROMPT, steps: int = 20) -> VBox:
         step=IntSlider(value=min(5, steps), min=1, max=steps),
         rooms=Dropdown(options=[(f"{height} pixels high", height) for height in sizes], value=sizes[0]),
         seed=IntSlider(value=0, min=0, max=9),
+    )
+
+
+def planner() -> VBox:
+    """What a training like Stable Diffusion's would take: memory, hours, money."""
+    start = Plan()
+    return _view(
+        lambda **values: viz.planner(Plan(**values)),
+        "Counted: parameters, operations, memory. From data sheets: the GPU's peak and memory. Assumed, by you: mfu and"
+        " price.",
+        width=SelectionSlider(options=[64, 96, 128, 160, 224, 320, 448], value=start.width),
+        pixels=Dropdown(options=[256, 512, 1024], value=start.pixels),
+        millions=FloatLogSlider(value=start.millions, base=10, min=0, max=4, step=0.1, readout_format=",.0f"),
+        batch=SelectionSlider(options=[2**k for k in range(12)], value=start.batch),
+        gpu=Dropdown(options=list(GPUS), value=start.gpu),
+        gpus=SelectionSlider(options=[1, 2, 4, 8, 64, 256], value=start.gpus),
+        mfu=FloatSlider(value=start.mfu, min=0.05, max=0.6, step=0.05),
+        price=FloatSlider(value=start.price, min=0.25, max=8, step=0.25),
     )
 
 

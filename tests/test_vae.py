@@ -219,14 +219,15 @@ def test_how_far_tiles_are_from_the_whole(vae):
 
 
 def test_it_learns_and_is_written_with_its_scaling(tmp_path):
-    config = TrainConfig(steps=40, lr=5e-3, warmup=5, save_every=1000, ema=0.9)
+    config = TrainConfig(steps=120, lr=5e-3, warmup=5, save_every=1000, ema=0.9)
     losses = [loss for _, _, loss in train_vae(tmp_path, CPU, digits(), config, TINY)]
-    assert len(losses) == 40 and sum(losses[-5:]) < 0.7 * sum(losses[:5])
+    assert len(losses) == 120 and sum(losses[-5:]) < 0.7 * sum(losses[:5])
     vae = load_vae(tmp_path)
     shown = data.color_digits(64, "validation").images
     z = vae.encode(shown, torch.randn(64, 3, 16, 16))
     assert 0.8 < z.std() < 1.25
-    assert psnr(vae, shown).mean() > 9  # 9.7 was measured
+    flat = shown.mean((0, 2, 3), keepdim=True)  # the best picture for somebody who has seen nothing
+    assert psnr(vae, shown).mean() > 10 * (4 / (shown - flat).square().mean((1, 2, 3))).log10().mean() + 2
 
 
 def test_a_stopped_run_is_gone_on_with(tmp_path):

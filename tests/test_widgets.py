@@ -14,6 +14,7 @@ from tiny_words import tiny_clip, tiny_pipe, tiny_tokenizer
 
 import minidiff
 from minidiff import TextToImage, data, viz, widgets
+from minidiff.planner import Plan
 
 PIPE = TextToImage.load("mnist", device="cpu")
 PICTURES = data.mnist("validation").images[:10]
@@ -74,6 +75,20 @@ MADE = {  # name: how it is made, what it shows for its controls' values, anothe
         lambda v: viz.attention(READS, v["prompt"], v["step"], v["seed"], 6, size=v["rooms"]),
         {"prompt": "a small green three on a white background, top left", "step": 2, "rooms": 8, "seed": 3},
     ),
+    "planner": (
+        widgets.planner,
+        lambda v: viz.planner(Plan(**v)),
+        {
+            "width": 64,
+            "pixels": 256,
+            "millions": 10.0,
+            "batch": 16,
+            "gpu": "H100",
+            "gpus": 1,
+            "mfu": 0.5,
+            "price": 4.0,
+        },  # fmt: skip
+    ),
 }
 
 
@@ -131,6 +146,7 @@ def test_controls_are_labelled_and_for_the_keyboard(name):
         ipywidgets.Text,
         ipywidgets.IntSlider,
         ipywidgets.FloatSlider,
+        ipywidgets.FloatLogSlider,
         ipywidgets.Dropdown,
         ipywidgets.SelectionSlider,
         ipywidgets.SelectMultiple,

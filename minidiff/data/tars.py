@@ -2,7 +2,7 @@
 
 In such a tar, a shard, the files 000123.jpg and 000123.txt are a picture and its caption. Shards are read from front to
 back, so what is shuffled is their order, and their pictures within a buffer. Needs the library webdataset
-(pip install "minidiff[webdataset]").
+(pip install webdataset).
 """
 
 import io
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 def find_shards(where: str | Path) -> list[str]:
     """The tars of a folder, or what a pattern such as "https://.../{000..127}.tar" stands for. Raises ValueError."""
     if not find_spec("webdataset"):
-        raise ValueError('tars are read by the library webdataset: pip install "minidiff[webdataset]"')
+        raise ValueError("tars are read by the library webdataset: pip install webdataset")
     if Path(where).is_dir():
         found = sorted(map(str, Path(where).glob("*.tar")))
     else:

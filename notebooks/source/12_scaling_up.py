@@ -23,7 +23,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from minidiff import checks as check
-from minidiff import data, planner, viz
+from minidiff import data, planner, viz, widgets
 from minidiff.lessons import budget, show, style
 from minidiff.networks import Fold, UNet, UNetConfig, flops
 
@@ -39,7 +39,7 @@ def noise(*shape, seed=0):
 # of them; below, what it costs. At the end of part 2 you can say where every number comes from, and which are assumed.
 
 # %%
-show(planner.figure())
+show(viz.planner())
 
 # %% [markdown]
 # ## Part 1: counting
@@ -236,14 +236,14 @@ print(f"the planner: {planner.hours(operations, planner.GPUS['A100 80 GB'], mfu=
 # from month to month and from one seller to the next.
 
 # %%
-show(planner.figure(planner.Plan(gpu="RTX 4090", gpus=1, millions=250, batch=32, price=0.5)))
+show(viz.planner(planner.Plan(gpu="RTX 4090", gpus=1, millions=250, batch=32, price=0.5)))
 
 # %% [markdown]
 # That is one GPU as one has at home. The weights and their copies fit, and then there is room for a few pictures at a
 # time: the batch is computed in parts. And it takes months.
 
 # %%
-planner.box()
+widgets.planner()
 
 # %% [markdown]
 # *Try:* make the network half as wide (160). What happens to the parameters, what to the operations, what to the memory
