@@ -75,18 +75,21 @@ class Sample:
 class Train:
     """Train a model from nothing, or go on with a run that was stopped (Ctrl-C keeps what is done)."""
 
-    what: Positional[Literal["mnist", "color_digits", "cifar10", "clip", "judge", "noisy_classifier"]]
-    """mnist: digits. color_digits: digits in colour, from text, read by clip's text tower. cifar10: photographs; wants a GPU,
-    on which it has not been run yet. clip: words and pictures in one space. judge: what evaluate asks. noisy_classifier:
-    what classifier guidance follows."""
+    what: Positional[
+        Literal["mnist", "color_digits", "emoji", "cifar10", "clip", "clip_emoji", "vae", "judge", "noisy_classifier"]
+    ]
+    """mnist: digits. color_digits: digits in colour, from text, read by clip's text tower. emoji: emoji in three styles, from text, in
+    the latents of vae, read by clip_emoji's text tower. cifar10: photographs; wants a GPU, on which it has not been
+    run yet. clip, clip_emoji: words and pictures in one space. vae: emoji made small and large again. judge: what
+    evaluate asks. noisy_classifier: what classifier guidance follows."""
     out: Path | None = None
     """Folder of the run; runs/ and the name of what is trained if not given. A run that is there is gone on with."""
     minutes: float | None = None
     """How long, measured by the speed of the first steps. For models that draw."""
     steps: int | None = None
-    """How many batches instead. None: the usual number. For models that draw, and for clip."""
+    """How many batches instead. None: the usual number. For models that draw, clip, clip_emoji and vae."""
     batch: int | None = None
-    """Pictures a step. None: the usual number. For models that draw, and for clip."""
+    """Pictures a step. None: the usual number. For models that draw, clip, clip_emoji and vae."""
     accumulate: int = 1
     """Parts a step is computed in, one after the other, where memory is short. For models that draw."""
     data: Path | None = None
@@ -124,12 +127,21 @@ class Train:
             config = replace(config, steps=self.steps or config.steps)
             run = train_preset(preset, folder, config, self.batch or preset.batch, device, self.minutes, self.data)
             after = f"draw with it: minidiff sample {preset.prompt} --model {folder}"
-        elif self.what == "clip":
-            from minidiff.training.contrastive import TRAIN, train_clip
+        elif self.what in ("clip", "clip_emoji"):
+            from minidiff.training.clip_recipes import RECIPES
+            from minidiff.training.contrastive import train_clip
+
+            recipe = RECIPES[self.what]
+            config = replace(recipe.train, steps=self.steps or recipe.train.steps, seed=self.seed)
+            run = train_clip(folder, device, replace(recipe, train=config, batch=self.batch or recipe.batch))
+            after = f"how well it matches: minidiff evaluate {folder}"
+        elif self.what == "vae":
+            from minidiff.data import emoji_batches
+            from minidiff.training.autoencoder import BATCH, TRAIN, train_vae
 
             config = replace(TRAIN, steps=self.steps or TRAIN.steps, seed=self.seed)
-            run = train_clip(folder, device, config, **{"batch": self.batch} if self.batch else {})
-            after = f"how well it matches: minidiff evaluate {folder}"
+            pictures = (batch.images for batch in emoji_batches(self.batch or BATCH, seed=self.seed))
+            run, after = train_vae(folder, device, pictures, config), ""
         else:
             from minidiff.training.judge import train_judge
             from minidiff.training.noisy_classifier import train_noisy_classifier

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from minidiff import data
-from minidiff.files import asset, read_tensors
+from minidiff.files import asset, load_weights, read_tensors
 from minidiff.metrics import bootstrap, calibration_error, diversity, floor, frechet, memorisation, precision_recall
 from minidiff.networks import Judge
-from minidiff.pipeline import TextToImage, load_weights
+from minidiff.pipeline import TextToImage
 
 Features = Callable[[Tensor], Tensor]  # pictures (N, C, H, W) in [-1, 1] -> features (N, D)
 

@@ -14,9 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from minidiff.diffusion.schedules import as_time
-from minidiff.files import asset
+from minidiff.files import asset, load_weights
 from minidiff.networks import CLIP, NoisyClassifier
-from minidiff.pipeline import load_weights
 
 LogP = Callable[[Tensor, Tensor, Tensor], Tensor]  # (x, t, x0_hat) -> (B,)
 

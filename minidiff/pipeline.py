@@ -14,9 +14,10 @@ from torch import Generator, Tensor
 from minidiff.data import LABELS
 from minidiff.device import pick_device
 from minidiff.diffusion import GRIDS, PREDICTIONS, SAMPLERS, SCHEDULES, Step, cfg, denoiser, guide
-from minidiff.files import ROOTS, read_tensors, write, write_tensors
-from minidiff.networks import CLIPText, CLIPTextConfig, Conditional, Fold, LabelEncoder, UNet, UNetConfig
+from minidiff.files import ROOTS, load_weights, write, write_tensors
+from minidiff.networks import VAE, CLIPText, CLIPTextConfig, Conditional, Fold, LabelEncoder, UNet, UNetConfig
 from minidiff.tokenizer import Tokenizer
+from minidiff.weights_vae import load_vae, save_vae
 
 LAST_GUIDED = 0.99  # `guide` divides by alpha: its walks start here instead of at t = 1, where alpha may be 0
 
@@ -28,7 +29,7 @@ class ModelConfig:
     name: str  # what it draws
     unet: UNetConfig
     picture: tuple[int, int, int] = (1, 28, 28)  # channels, height, width of a picture
-    fold: int = 2  # the UNet sees squares of fold x fold pixels as one
+    fold: int = 2  # the UNet sees squares of fold x fold pixels, or of the VAE's latents, as one
     schedule: str = "flow"  # a name in SCHEDULES
     prediction: str = "flow"  # a name in PREDICTIONS
     grid: str = "uniform"  # a name in GRIDS
@@ -60,11 +61,13 @@ class TextToImage:
         net: Conditional,
         device: str | torch.device | None = None,
         tokenizer: Tokenizer | None = None,
+        vae: VAE | None = None,
     ):
         self.config = config
         self.tokenizer = tokenizer  # of the text tower; None where prompts are looked up as labels
         self.device = device if isinstance(device, torch.device) else pick_device(device)
         self.net = net.eval().requires_grad_(False).to(self.device)
+        self.vae = vae and vae.eval().requires_grad_(False).to(self.device)  # None: the UNet sees pictures themselves
         self.fold = Fold(config.fold)
         self.schedule = choose(config.schedule, SCHEDULES, "schedule")()
         self.prediction = choose(config.prediction, PREDICTIONS, "prediction")
@@ -179,17 +182,25 @@ class TextToImage:
         return self.tokenizer.unread(prompt) if self.tokenizer else ""
 
     @torch.no_grad()
+    def to_latents(self, pictures: Tensor) -> Tensor:
+        """What the UNet learns from: pictures (B, C, H, W) in [-1, 1], by way of the VAE if there is one, folded."""
+        pictures = pictures.to(self.device)
+        return self.fold.encode(self.vae.encode(pictures) if self.vae else pictures)
+
+    @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Pictures, floats in [0, 1], (B, C, H, W)."""
-        return ((self.fold.decode(latents.float()) + 1) / 2).clamp(0, 1)
+        pictures = self.fold.decode(latents.float())
+        pictures = self.vae.decode(pictures) if self.vae else pictures
+        return ((pictures + 1) / 2).clamp(0, 1)
 
     def _latent_shape(self, size: int | tuple[int, int] | None) -> tuple[int, int, int]:
-        channels, *own = self.config.picture
+        _, *own = self.config.picture
         height, width = own if size is None else (size, size) if isinstance(size, int) else size
-        fold = self.config.fold
-        if height < 1 or width < 1 or height % fold or width % fold:
-            raise ValueError(f"size must be a multiple of {fold}, got {height}x{width}")
-        return channels * fold**2, height // fold, width // fold
+        factor = self.config.fold * (self.vae.factor if self.vae else 1)
+        if height < 1 or width < 1 or height % factor or width % factor:
+            raise ValueError(f"size must be a multiple of {factor}, got {height}x{width}")
+        return self.config.unet.in_channels, height // factor, width // factor
 
     def _noise(self, generators: list[Generator], shape: tuple[int, ...]) -> Tensor:
         # drawn on the CPU, so that a seed is the same noise on every device
@@ -215,16 +226,19 @@ class TextToImage:
         net = config.build()
         load_weights(net, folder / "model.safetensors")
         tokenizer = Tokenizer.load(folder, config.text.length) if text else None
-        return cls(config, net, device, tokenizer)
+        vae = load_vae(folder / "vae") if (folder / "vae").exists() else None
+        return cls(config, net, device, tokenizer, vae)
 
     def save(self, folder: str | Path) -> None:
-        """Write model.safetensors (float16), model.json, and the tokenizer's files if there is one."""
+        """Write model.safetensors (float16), model.json, and the tokenizer's files and the VAE's where there are some."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_tensors(folder / "model.safetensors", {k: v.half() for k, v in self.net.state_dict().items()})
         write(folder / "model.json", json.dumps(dataclasses.asdict(self.config), indent=2) + "\n")
         if self.tokenizer:
             self.tokenizer.save(folder)
+        if self.vae:
+            save_vae(self.vae, folder / "vae")
 
 
 def models() -> dict[str, Path]:
@@ -237,14 +251,6 @@ def find_model(name: str | Path) -> Path:
     if Path(name).is_dir():
         return Path(name)
     return choose(str(name), models(), "model", " (or a folder with model.json and model.safetensors)")
-
-
-def load_weights(net: torch.nn.Module, path: Path) -> None:
-    """Every tensor of the file into the network. Raises ValueError if anything does not fit."""
-    try:
-        net.load_state_dict(read_tensors(path))
-    except RuntimeError as error:  # PyTorch lists every mismatch, one a line
-        raise ValueError(f"{path} does not fit its model:{str(error).splitlines()[1]}") from None
 
 
 def choose(name: str, known: dict, kind: str, hint: str = ""):

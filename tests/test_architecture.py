@@ -13,7 +13,7 @@ ALLOWED = {  # room: what it may import of minidiff, besides itself
     "networks": set(),
     "checks": set(),
     "data": {"files"},
-    "training": {"diffusion", "networks", "data", "files", "pipeline", "tokenizer", "weights"},
+    "training": {"diffusion", "networks", "data", "files", "pipeline", "tokenizer", "weights", "weights_vae"},
 }
 
 

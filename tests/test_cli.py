@@ -139,18 +139,18 @@ def test_minutes_become_steps_once_and_stay_the_same(tmp_path, monkeypatch):
 
 
 def test_the_speed_is_measured_in_steps():
-    from minidiff.training.presets import seconds_a_step
+    from minidiff.training.speed import seconds_a_step
 
     taken = []
     assert seconds_a_step(iter(lambda: taken.append(1), 0), count=5) > 0 and len(taken) == 15
 
 
 def test_slow_steps_are_measured_over_fewer(monkeypatch):
-    from minidiff.training import presets
+    from minidiff.training import speed
 
     clock = []
-    monkeypatch.setattr(presets, "time", SimpleNamespace(perf_counter=lambda: 15.0 * len(clock)))
-    assert presets.seconds_a_step(iter(lambda: clock.append(1), 0)) == 15 and len(clock) == 4  # not 30, and 450 seconds
+    monkeypatch.setattr(speed, "time", SimpleNamespace(perf_counter=lambda: 15.0 * len(clock)))
+    assert speed.seconds_a_step(iter(lambda: clock.append(1), 0)) == 15 and len(clock) == 4  # not 30, and 450 seconds
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,9 @@ from minidiff.files import read_tensors
 from minidiff.networks import CLIP, CLIPConfig, CLIPText, CLIPTextConfig, CLIPVision, CLIPVisionConfig
 from minidiff.networks.clip import quick_gelu
 from minidiff.tokenizer import Tokenizer
-from minidiff.training import TrainConfig, contrastive
-from minidiff.training.contrastive import also_true, batches, contrastive_loss, train_clip
+from minidiff.training import TrainConfig, clip_recipes, contrastive
+from minidiff.training.clip_recipes import RECIPES, also_true, batches
+from minidiff.training.contrastive import contrastive_loss, train_clip
 from minidiff.weights import load_clip
 
 END = 9
@@ -181,13 +182,13 @@ def test_batches_are_of_few_colours_and_many_digits():
 
 
 def test_batches_deal_out_all_that_was_drawn_and_mix_nothing_up():
-    [drawn] = itertools.islice(color_digit_batches(64 * contrastive.LOT, seed=3), 1)
+    [drawn] = itertools.islice(color_digit_batches(64 * clip_recipes.LOT, seed=3), 1)
     whole = {
         picture.numpy().tobytes(): (c, s)
         for picture, c, s in zip(drawn.images, drawn.captions, drawn.scenes, strict=True)
     }
     dealt = 0
-    for batch in itertools.islice(batches(64, seed=3), contrastive.LOT):
+    for batch in itertools.islice(batches(64, seed=3), clip_recipes.LOT):
         for picture, words, scene in zip(batch.images, batch.captions, batch.scenes, strict=True):
             assert whole[picture.numpy().tobytes()] == (words, scene)
             dealt += 1
@@ -209,7 +210,8 @@ def settings(steps):
 
 
 def run(folder, steps, stop=None):
-    training = train_clip(folder, torch.device("cpu"), settings(steps), batch=32, model=SMALL)
+    recipe = dataclasses.replace(RECIPES["clip"], train=settings(steps), batch=32, model=SMALL)
+    training = train_clip(folder, torch.device("cpu"), recipe)
     done = list(itertools.islice(training, stop))
     training.close()
     return done

@@ -11,8 +11,9 @@ from torch.distributions import Normal, kl_divergence
 from minidiff import data
 from minidiff.networks import VAE, Fold, Posterior, VAEConfig
 from minidiff.networks.tiles import in_tiles
-from minidiff.training.autoencoder import kl, load_vae, psnr, save_vae, spread, train_vae, vae_loss
+from minidiff.training.autoencoder import kl, psnr, spread, train_vae, vae_loss
 from minidiff.training.loop import TrainConfig
+from minidiff.weights_vae import load_vae, save_vae
 
 TINY = VAEConfig(channels=(8, 16), layers=1, latent_channels=3, groups=4, scaling=0.5)
 CPU = torch.device("cpu")

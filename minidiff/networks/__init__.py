@@ -3,7 +3,7 @@
 from minidiff.networks.attention_maps import AttentionMap, attention_maps
 from minidiff.networks.classifier import Judge
 from minidiff.networks.clip import CLIP, CLIPConfig, CLIPText, CLIPTextConfig, CLIPVision, CLIPVisionConfig
-from minidiff.networks.conditional import Conditional, LabelEncoder
+from minidiff.networks.conditional import Conditional, LabelEncoder, Ready
 from minidiff.networks.fold import Fold
 from minidiff.networks.inspect import Room, Skip, count, flops, receptive_field, room_names, rooms, skips
 from minidiff.networks.noisy_classifier import NoisyClassifier
@@ -24,6 +24,7 @@ __all__ = [
     "LabelEncoder",
     "NoisyClassifier",
     "Posterior",
+    "Ready",
     "Room",
     "Skip",
     "UNet",

@@ -24,6 +24,17 @@ class LabelEncoder(nn.Module):
         return self.embedding(tokens)  # (B, 2, D)
 
 
+class Ready(nn.Module):
+    """Where the context was computed before: tokens (B, L, D) pass as they are. null: those of "nothing", (L, D)."""
+
+    def __init__(self, null: Tensor):
+        super().__init__()
+        self.null = null
+
+    def forward(self, context: Tensor) -> Tensor:
+        return context
+
+
 class Conditional(nn.Module):
     """A UNet and the encoder of its conditions, trained together: (x, time, condition) -> out."""
 

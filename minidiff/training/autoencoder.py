@@ -1,8 +1,7 @@
 """Training the VAE: pictures come out as they went in, by way of few numbers that lie near the middle."""
 
-import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -10,13 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minidiff.files import read_tensors, write, write_tensors
 from minidiff.networks import VAE, Posterior, VAEConfig
 from minidiff.training.checkpoint import restore, save
 from minidiff.training.loop import EMA, TrainConfig, warm_up_and_decay
+from minidiff.weights_vae import save_vae
 
-CONFIG = VAEConfig(channels=(32, 64), layers=1, groups=8, fold=2)
-TRAIN = TrainConfig(steps=20_000, lr=2e-3, warmup=200)
+CONFIG = VAEConfig(channels=(64,), layers=1, groups=8, fold=4)  # 3 x 64 x 64 becomes 4 x 16 x 16
+TRAIN = TrainConfig(steps=9000, warmup=100)
+BATCH = 16  # pictures a step
 KL_WEIGHT = 1e-4  # how much a latent that is far from noise counts
 MEASURED = 64  # batches over which the spread of the latents is measured
 
@@ -119,27 +119,3 @@ def psnr(vae: VAE, pictures: Tensor, batch: int = 64) -> Tensor:
         back = vae.decode(vae.encode(x.to(device))).float().clamp(-1, 1)
         values.append(peak_signal_noise_ratio(back, x.to(back), data_range=2.0, reduction="none", dim=(1, 2, 3)).cpu())
     return torch.cat(values)
-
-
-def save_vae(vae: VAE, folder: str | Path) -> None:
-    """Write model.safetensors (float16) and vae.json."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_tensors(folder / "model.safetensors", {k: v.half() for k, v in vae.state_dict().items()})
-    write(folder / "vae.json", json.dumps(asdict(vae.config), indent=2) + "\n")
-
-
-def load_vae(folder: str | Path, device: str | torch.device = "cpu") -> VAE:
-    """A VAE as `save_vae` wrote it, ready to encode and decode. Raises ValueError for what is not there or does not fit."""
-    folder = Path(folder)
-    try:
-        fields = json.loads((folder / "vae.json").read_text(encoding="utf-8"))
-        config = VAEConfig(**(fields | {"channels": tuple(fields["channels"])}))
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{folder / 'vae.json'} does not describe a VAE ({error})") from None
-    vae, path = VAE(config), folder / "model.safetensors"
-    try:
-        vae.load_state_dict(read_tensors(path))
-    except RuntimeError as error:  # PyTorch lists every mismatch, one a line
-        raise ValueError(f"{path} does not fit its model:{str(error).splitlines()[1]}") from None
-    return vae.eval().requires_grad_(False).to(device)

@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -13,13 +12,17 @@ from torch import Tensor
 
 from minidiff import data
 from minidiff.diffusion import PREDICTIONS, SCHEDULES
-from minidiff.networks import Conditional, Fold, UNetConfig
+from minidiff.files import asset
+from minidiff.networks import Conditional, Fold, Ready, UNetConfig
 from minidiff.pipeline import ModelConfig, TextToImage
 from minidiff.tokenizer import Tokenizer
 from minidiff.training.checkpoint import planned_steps
-from minidiff.training.distributed import any_of, first_goes_ahead, is_first, my_rows, of_first
+from minidiff.training.distributed import first_goes_ahead, is_first, my_rows, of_first
+from minidiff.training.latents import keep_emoji, latent_batches
 from minidiff.training.loop import Progress, TrainConfig, train
+from minidiff.training.speed import seconds_a_step
 from minidiff.weights import load_clip
+from minidiff.weights_vae import load_vae
 
 MNIST = ModelConfig(
     name="mnist",
@@ -73,7 +76,25 @@ CIFAR10 = ModelConfig(
 )
 
 
-# Pictures (B, C, H, W) and what each shows, labels (B,) or captions; without end
+# What the VAE makes of 3 x 64 x 64 is 4 x 16 x 16; folded, the UNet sees 16 x 8 x 8.
+EMOJI = ModelConfig(
+    name="emoji",
+    unet=UNetConfig(
+        in_channels=16,
+        out_channels=16,
+        channels=(64, 96),
+        attention=(False, True),  # in the middle and at 4x4, where a place sees most of the emoji
+        layers=1,
+        heads=4,
+        context_dim=64,  # the width of the text tower
+        groups=8,
+        pooled=True,
+    ),
+    picture=(3, 64, 64),
+    scale=2.0,
+)
+
+# Pictures (B, C, H, W), or latents, and what each shows: labels (B,), captions, or text states (B, L, D); without end
 Batches = Iterator[tuple[Tensor, Tensor | list[str]]]
 
 
@@ -87,6 +108,7 @@ class Preset:
     batch: int = 64
     train: TrainConfig = TrainConfig()
     reader: str | None = None  # a CLIP, trained before, whose text tower reads the captions; see weights.load_clip
+    vae: str | None = None  # a VAE, trained before: an asset. Its latents and the text states are computed once
     flip: bool = False  # show half of the pictures mirrored
     fast: bool = False  # bfloat16 and torch.compile, where they pay
 
@@ -104,6 +126,15 @@ PRESETS = {
         batch=32,
         train=TrainConfig(steps=20_000, times="noisier"),
         reader="clip",
+    ),
+    "emoji": Preset(
+        EMOJI,
+        lambda batch, seed, kept: latent_batches(kept, batch, seed, my_rows(batch)),
+        prompt='"a twemoji emoji of a red apple"',
+        batch=32,
+        train=TrainConfig(steps=30_000),
+        reader="clip_emoji",
+        vae="weights/emoji/vae",
     ),
     "cifar10": Preset(
         CIFAR10,
@@ -130,20 +161,27 @@ def train_preset(
     """Train a preset's model and write it to `folder`; yields steps done, steps in all, loss.
 
     minutes: instead of config.steps, as many steps as fit into them at the speed of the first few; a run
-    that is gone on with keeps the number it had. pictures: the folder of the data set, see the preset.
+    that is gone on with keeps the number it had. pictures: the folder of the data set, see the preset. A preset with a
+    VAE keeps its latents in `folder`.
     """
     if preset.fast:
         config = dataclasses.replace(config, **what_pays(device))
-    clip, tokenizer = load_clip(preset.reader) if preset.reader else (None, None)
+    clip, tokenizer = load_clip(preset.reader, device) if preset.reader else (None, None)
     model = dataclasses.replace(preset.config, text=clip and clip.config.text)
+    vae = load_vae(asset(preset.vae), device) if preset.vae else None
     net = untrained(model, config.seed, device)
     if clip:
         net.text_encoder.load_state_dict(clip.text_model.state_dict())
+    if vae:
+        pictures = folder / "latents"
+        with first_goes_ahead():
+            keep_emoji(pictures, vae, clip.text_model, tokenizer)
+        net.text_encoder = Ready(null=clip.text_model(tokenizer("").to(device))[0].cpu())
 
     def run(net, config, folder=None) -> Iterator[Progress]:
         with first_goes_ahead():
             batches = preset.batches(batch, config.seed, pictures)
-        return fit(net, model, batches, config, tokenizer, flip=preset.flip, folder=folder)
+        return fit(net, model, batches, config, None if vae else tokenizer, flip=preset.flip, folder=folder)
 
     if minutes is not None:
         steps = of_first(planned_steps(folder) or 0)
@@ -155,7 +193,8 @@ def train_preset(
             yield progress.step, config.steps, float(progress.loss)
     finally:  # also when it is stopped early: one can draw with what there is
         if progress and is_first():
-            TextToImage(model, progress.net, device, tokenizer).save(folder)
+            trained = Conditional(progress.net.unet, clip.text_model) if vae else progress.net
+            TextToImage(model, trained, device, tokenizer, vae).save(folder)
 
 
 def streamed(where: str | Path, size: int, batch: int, seed: int) -> Batches:
@@ -212,21 +251,3 @@ def mirrored(images: Tensor, seed: int, step: int) -> Tensor:
     key = (1_000_003 * seed + step) ^ 0x5EED_F11B  # not the loop's own key, or a picture's side would tell its t
     turned = torch.rand(len(images), generator=torch.Generator().manual_seed(key)) < 0.5
     return torch.where(turned[:, None, None, None], images.flip(-1), images)
-
-
-def seconds_a_step(trial: Iterator[Progress], count: int = 20, patience: float = 20.0) -> float:
-    """Measured over `count` steps after ten that find memory; over fewer where `patience` seconds are up."""
-    timed(trial, 10, patience)
-    done, seconds = timed(trial, count, patience)
-    return seconds / done
-
-
-def timed(trial: Iterator[Progress], count: int, patience: float) -> tuple[int, float]:
-    """Steps done and the seconds they took: `count`, or as many as begin before `patience` seconds are up."""
-    start, seconds = time.perf_counter(), 0.0
-    for done in range(1, count + 1):
-        next(trial)
-        seconds = time.perf_counter() - start
-        if any_of(seconds > patience):
-            break
-    return done, seconds

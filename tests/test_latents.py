@@ -1,0 +1,200 @@
+"""Text-to-image in latents: what is computed once, and a model that is trained on it, kept, and draws."""
+
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+
+from minidiff import TextToImage, data
+from minidiff.data.shards import Shards
+from minidiff.files import read_tensors
+from minidiff.networks import CLIP, VAE, CLIPConfig, CLIPTextConfig, CLIPVisionConfig, UNetConfig, VAEConfig
+from minidiff.pipeline import ModelConfig
+from minidiff.tokenizer import END, Tokenizer
+from minidiff.training import TrainConfig
+from minidiff.training.clip_recipes import also_true_emoji, varied
+from minidiff.training.latents import captions_of, keep_emoji, latent_batches
+from minidiff.training.presets import Preset, train_preset
+from minidiff.weights import save_clip
+from minidiff.weights_vae import save_vae
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def tools():
+    """A VAE, a CLIP and a tokenizer, tiny and random."""
+    torch.manual_seed(0)
+    captions = [data.emoji_caption("noto", item) for item in data.all_emoji()[:50]]
+    tokenizer = Tokenizer.train(captions, 50, length=16)
+    text = CLIPTextConfig(len(tokenizer.vocab), 16, 16, layers=1, heads=2, end=tokenizer.vocab[END])
+    clip = CLIP(CLIPConfig(text, CLIPVisionConfig(size=64, patch=32, width=16, layers=1, heads=2), dim=8))
+    vae = VAE(VAEConfig(channels=(8, 8), layers=1, latent_channels=3, groups=4, scaling=2.0, fold=4))
+    return vae.eval().requires_grad_(False), clip.eval().requires_grad_(False), tokenizer
+
+
+@pytest.fixture(scope="module")
+def kept(tools, tmp_path_factory):
+    vae, clip, tokenizer = tools
+    folder = tmp_path_factory.mktemp("kept") / "latents"
+    keep_emoji(folder, vae, clip.text_model, tokenizer, "validation")
+    return folder
+
+
+def test_each_picture_is_kept_with_its_captions(tools, kept):
+    vae, clip, tokenizer = tools
+    pictures, shards = data.emoji("validation"), Shards(kept)
+    assert len(shards) == len(pictures) == 144
+    rows = torch.tensor([0, 70, 143])
+    found = shards[rows]
+    expected = vae.encode(pictures.floats(rows))
+    torch.testing.assert_close(found["latents"].float(), expected, rtol=2e-3, atol=2e-3)
+    for row, states in zip(rows, found["states"], strict=True):
+        plain = [data.emoji_caption(pictures.styles[row], pictures.items[row], k) for k in (0, 1, 6)]  # without tags
+        torch.testing.assert_close(states[[0, 1, 6]].float(), clip.text_model(tokenizer(plain)), rtol=2e-3, atol=2e-3)
+
+
+def test_every_wording_has_a_caption_with_tags_of_its_own():
+    item = next(item for item in data.all_emoji() if len(item.tags) > 5)
+    captions = captions_of(item, "noto", np.random.default_rng(0))
+    assert len(set(captions)) == len(captions) == len(data.EMOJI_WORDINGS)
+    assert captions[0] == data.emoji_caption("noto", item)
+    assert captions[5] != captions_of(item, "noto", np.random.default_rng(1))[5]  # "noto emoji: " and three tags
+
+
+def test_what_is_kept_is_left_alone(tools, kept):
+    before = {path: path.stat().st_mtime_ns for path in kept.iterdir()}
+    keep_emoji(kept, None, None, None)
+    assert before == {path: path.stat().st_mtime_ns for path in kept.iterdir()}
+
+
+def test_batches_hold_each_latent_with_one_of_its_own_captions(kept):
+    everything = Shards(kept)[torch.arange(144)]
+    wordings = set()
+    for latents, states in islice(latent_batches(kept, 48, seed=3), 3):
+        assert latents.shape == (48, 3, 8, 8) and states.shape == (48, 16, 16) and states.dtype == torch.float32
+        for latent, state in zip(latents, states, strict=True):
+            [row] = (everything["latents"].float() == latent).flatten(1).all(1).nonzero().flatten().tolist()
+            [k] = (everything["states"][row].float() == state).flatten(1).all(1).nonzero().flatten().tolist()[:1]
+            wordings.add(k)
+    assert len(wordings) >= 6
+    again = [states for _, states in islice(latent_batches(kept, 48, seed=3), 3)]
+    assert torch.equal(again[2], states)
+    mine = [states for _, states in islice(latent_batches(kept, 48, seed=3, mine=slice(8, 16)), 3)][2]
+    assert torch.equal(mine[8:16], states[8:16]) and not mine[:8].any()
+
+
+# A model in latents --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def preset(tools, kept, tmp_path_factory):
+    vae, clip, tokenizer = tools
+    folder = tmp_path_factory.mktemp("tools")
+    save_vae(vae, folder / "vae")
+    save_clip(clip, tokenizer, folder / "clip")
+    unet = UNetConfig(12, 12, (8, 16), (False, True), layers=1, heads=2, context_dim=16, groups=4, pooled=True)
+    return Preset(
+        ModelConfig(name="tiny", unet=unet, picture=(3, 64, 64)),
+        lambda batch, seed, folder: latent_batches(folder, batch, seed),
+        prompt="",
+        reader=str(folder / "clip"),
+        vae=str(folder / "vae"),
+    )
+
+
+def run(preset, kept, folder, steps, stop=None):
+    (folder / "latents").parent.mkdir(exist_ok=True)
+    if not (folder / "latents").exists():
+        (folder / "latents").symlink_to(kept)
+    training = train_preset(preset, folder, TrainConfig(steps=steps, warmup=1), 8, CPU)
+    done = list(islice(training, stop))
+    training.close()
+    return done
+
+
+def test_a_model_in_latents_is_trained_kept_and_draws(preset, tools, kept, tmp_path):
+    vae, clip, _ = tools
+    run(preset, kept, tmp_path / "run", 3)
+    pipe = TextToImage.load(tmp_path / "run", "cpu")
+    assert pipe.latents("a noto emoji of a red apple", steps=2).shape == (1, 12, 4, 4)
+    [image] = pipe("a noto emoji of a red apple", steps=2)
+    assert (image.mode, image.size) == ("RGB", (64, 64))
+    for ours, theirs in ((pipe.vae, vae), (pipe.net.text_encoder, clip.text_model)):
+        for name, tensor in theirs.state_dict().items():
+            assert torch.equal(ours.state_dict()[name], tensor.half().float()), name
+    assert not any(name.startswith("vae") for name in read_tensors(tmp_path / "run/model.safetensors"))
+
+
+def test_a_stopped_run_goes_on_as_if_it_had_not_been(preset, kept, tmp_path):
+    whole = run(preset, kept, tmp_path / "whole", 4)
+    parts = run(preset, kept, tmp_path / "parts", 4, stop=2) + run(preset, kept, tmp_path / "parts", 4)
+    assert whole == parts
+    assert (tmp_path / "whole/model.safetensors").read_bytes() == (tmp_path / "parts/model.safetensors").read_bytes()
+
+
+@pytest.fixture
+def pipe(tools):
+    vae, clip, tokenizer = tools
+    unet = UNetConfig(12, 12, (8, 16), (False, True), layers=1, heads=2, context_dim=16, groups=4)
+    config = ModelConfig(name="tiny", unet=unet, picture=(3, 64, 64), text=clip.config.text)
+    return TextToImage(config, config.build(), "cpu", tokenizer, vae)
+
+
+def test_pictures_become_latents_and_latents_pictures(pipe, tools):
+    pictures = data.emoji("validation").floats(range(2))
+    latents = pipe.to_latents(pictures)
+    assert latents.shape == (2, 12, 4, 4)
+    assert torch.equal(latents, pipe.fold.encode(tools[0].encode(pictures)))
+    back = (tools[0].decode(tools[0].encode(pictures)) + 1) / 2
+    assert torch.allclose(pipe.decode(latents), back.clamp(0, 1), atol=1e-5)
+
+
+def test_a_side_is_a_multiple_of_the_vaes_factor_times_the_fold(pipe):
+    assert pipe.latents("", steps=1, size=(32, 80)).shape == (1, 12, 2, 5)
+    with pytest.raises(ValueError, match="size must be a multiple of 16, got 40x40"):
+        pipe.stream("", steps=1, size=40)
+
+
+# What the CLIP of emoji is trained on --------------------------------------------------------
+
+
+def emojis(*about):
+    """(style, name, wording) -> a batch without pictures."""
+    known = {item.name: item for item in data.all_emoji()}
+    items, styles = [known[name] for _, name, _ in about], [style for style, _, _ in about]
+    captions = [data.emoji_caption(style, known[name], wording) for style, name, wording in about]
+    return data.CaptionedEmojis(None, captions, items, styles)
+
+
+def test_captions_that_are_true_of_other_emoji():
+    batch = emojis(
+        ("noto", "red apple", 0),
+        ("noto", "red apple", 3),  # the same in other words
+        ("openmoji", "red apple", 6),  # leaves the style open: true of the first two
+        ("noto", "green apple", 0),
+        ("noto", "red apple", 5),  # tags alone: true of what has them all
+    )
+    assert batch.captions[4] == "noto emoji: diet, food, fruit"  # a green apple is a fruit, says the list, and no diet
+    assert also_true_emoji(batch).int().tolist() == [
+        [0, 1, 1, 0, 1],
+        [1, 0, 1, 0, 1],
+        [0, 0, 0, 0, 0],
+        [0, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0],
+    ]
+
+
+def test_pictures_are_moved_a_little_and_some_are_blurred():
+    pictures = data.emoji("validation").floats(range(16))
+    moved = varied(pictures, torch.Generator().manual_seed(0))
+    assert moved.shape == pictures.shape and moved.min() >= -1 and moved.max() <= 1
+    assert torch.equal(moved, varied(pictures, torch.Generator().manual_seed(0)))
+    assert (moved != pictures).flatten(1).any(1).sum() >= 15
+
+    def detail(x):
+        return x.diff(dim=-1).abs().flatten(1).mean(1)
+
+    blurred = (detail(moved) < 0.85 * detail(pictures)).sum()
+    assert 3 <= blurred <= 13
