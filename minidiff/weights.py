@@ -10,13 +10,13 @@ import json
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from minidiff.files import asset, read_tensors, write, write_tensors
 from minidiff.networks import CLIP, CLIPConfig, CLIPText, CLIPTextConfig, CLIPVisionConfig
 from minidiff.tokenizer import Tokenizer
 
-SHIPPED = ("clip",)
+SHIPPED = ("clip", "clip_emoji")
 FILES = ("config.json", "vocab.json", "merges.txt", "model.safetensors")  # what a CLIP on the hub is; the largest last
 
 # transformers' name of each number, ours, and transformers' value where a config leaves it out
@@ -96,12 +96,22 @@ def fit(net: nn.Module, folder: Path) -> None:
     position_ids, which only count 0, 1, 2, ...
     """
     path = folder / "model.safetensors"
-    if not path.exists() and (pickle := next(iter(sorted(folder.glob("*.bin"))), None)):
-        raise ValueError(f"{pickle} is a pickle, which can run any program: minidiff reads model.safetensors alone")
-    wanted = net.state_dict()
-    tensors = {name: t for name, t in read_tensors(path).items() if not name.endswith(".position_ids")}
-    if not any(name.startswith("text_model.") for name in wanted):
+    tensors = {name: t for name, t in unpickled(path).items() if not name.endswith(".position_ids")}
+    if not any(name.startswith("text_model.") for name in net.state_dict()):
         tensors = {name.removeprefix("text_model."): tensor for name, tensor in tensors.items()}
+    put(net, tensors, path)
+
+
+def unpickled(path: Path) -> dict[str, Tensor]:
+    """A safetensors file, or a ValueError: also where there is nothing but a pickle beside it."""
+    if not path.exists() and (pickle := next(iter(sorted(path.parent.glob("*.bin"))), None)):
+        raise ValueError(f"{pickle} is a pickle, which can run any program: minidiff reads {path.name} alone")
+    return read_tensors(path)
+
+
+def put(net: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    """Every tensor into the network, and none left over, or a ValueError that names path."""
+    wanted = net.state_dict()
     for name, tensor in wanted.items():
         if name not in tensors:
             raise ValueError(f"{path} does not fit its model: it has no {name}")

@@ -17,7 +17,7 @@ from minidiff.weights_vae import save_vae
 CONFIG = VAEConfig(channels=(64,), layers=1, groups=8, fold=4)  # 3 x 64 x 64 becomes 4 x 16 x 16
 TRAIN = TrainConfig(steps=9000, warmup=100)
 BATCH = 16  # pictures a step
-KL_WEIGHT = 1e-4  # how much a latent that is far from noise counts
+KL_WEIGHT = 2e-2  # how much a latent that is far from noise counts
 MEASURED = 64  # batches over which the spread of the latents is measured
 
 Term = Callable[[Tensor, Tensor], Tensor]  # (decoded, pictures) -> a scalar to be made small

@@ -50,6 +50,8 @@ def read(path: Path, net: nn.Module, ema: nn.Module, optimizer: torch.optim.Opti
     for i, parameter in enumerate(optimizer.param_groups[0]["params"]):
         if f"optimizer.{i}.step" in tensors:
             step, *moments = (tensors[f"optimizer.{i}.{key}"] for key in MOMENTS)
+            if optimizer.param_groups[0]["fused"]:
+                step = step.to(parameter.device)  # else AdamW counts on the CPU, wherever the parameters are
             moments = [torch.empty_like(parameter).copy_(moment) for moment in moments]  # in its memory layout
             optimizer.state[parameter] = dict(zip(MOMENTS, [step, *moments], strict=True))
     return done

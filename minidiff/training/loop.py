@@ -33,12 +33,18 @@ class TrainConfig:
     accumulate: int = 1  # parts that a batch is computed in, one after the other: more need less memory
     bf16: bool = False  # compute in bfloat16 where autocast sees fit; weights and their average stay float32
     compile: bool = False  # the network through torch.compile: a minute or so at first, faster steps after
+    graphs: bool = False  # with compile, on an NVIDIA GPU: its work is recorded once and replayed (CUDA graphs)
+    fused: bool = False  # AdamW in one kernel for all parameters
 
     def __post_init__(self):
         if self.steps < 1:
             raise ValueError(f"steps must be at least 1, got {self.steps}")
         if self.accumulate < 1:
             raise ValueError(f"accumulate must be at least 1, got {self.accumulate}")
+        if self.graphs and not self.compile:
+            raise ValueError("graphs needs compile: it is torch.compile that records them")
+        if self.graphs and self.accumulate > 1:  # pytorch issue 169545: the second part's gradients do not arrive
+            raise ValueError(f"graphs needs a batch in one part, got accumulate {self.accumulate}")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed must lie between 0 and {2**32 - 1}, got {self.seed}")
 
@@ -91,9 +97,11 @@ def train(
     processes (see distributed.py) one of a single process, up to the order of sums.
     """
     device = next(net.parameters()).device
-    ask = together(torch.compile(net) if config.compile else net)
+    mode = "reduce-overhead" if config.graphs else None
+    ask = together(torch.compile(net, mode=mode) if config.compile else net)
     ema = EMA(net, config.ema)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    fused = config.fused or None  # False would mean one parameter after the other, the slowest of PyTorch's three ways
+    optimizer = torch.optim.AdamW(net.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=fused)
     done = restore(folder, net, ema.net, optimizer) if folder else 0
     net.train()
     try:
