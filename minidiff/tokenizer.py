@@ -71,11 +71,19 @@ class Tokenizer:
 
     vocab: the id of each piece, 0 to len(vocab) - 1. merges: the pairs to join, the first learned first. length: how
     many ids any text becomes. pad: the piece that fills up short texts, None for the end of text (Stable Diffusion
-    2.x has "!"). Raises ValueError if they do not fit together.
+    2.x has "!"). words: the words that it learned from, where not all of them became one piece. Raises ValueError if
+    they do not fit together.
     """
 
-    def __init__(self, vocab: dict[str, int], merges: list[tuple[str, str]], length: int = 77, pad: str | None = None):
-        self.vocab, self.merges, self.length = vocab, merges, length
+    def __init__(
+        self,
+        vocab: dict[str, int],
+        merges: list[tuple[str, str]],
+        length: int = 77,
+        pad: str | None = None,
+        words: Iterable[str] = (),
+    ):
+        self.vocab, self.merges, self.length, self.words = vocab, merges, length, frozenset(words)
         self.pad = END if pad is None else pad
         self.special = (START, END, self.pad)
         if length < 2:
@@ -113,12 +121,18 @@ class Tokenizer:
             learned.append(min(pairs, key=lambda pair: (-pairs[pair], pair)))
             spelled = {word: join(pieces, learned[-1]) for word, pieces in spelled.items()}
         pieces = [*LETTER.values(), *(letter + STOP for letter in LETTER.values()), *map("".join, learned), START, END]
-        return cls({piece: id for id, piece in enumerate(dict.fromkeys(pieces))}, learned, length)
+        words = spelled if any(len(pieces) > 1 for pieces in spelled.values()) else ()
+        return cls({piece: id for id, piece in enumerate(dict.fromkeys(pieces))}, learned, length, words=words)
 
     @classmethod
     def load(cls, folder: str | Path, length: int = 77, pad: str | None = None) -> Self:
-        """Read vocab.json and merges.txt, as CLIP has them. Raises ValueError with the name of what is wrong."""
+        """Read vocab.json and merges.txt, as CLIP has them, and words.txt if there is one.
+
+        Raises ValueError with the name of what is wrong.
+        """
         try:
+            path = Path(folder) / "words.txt"
+            words = path.read_text(encoding="utf-8").split() if path.exists() else ()
             path = Path(folder) / "vocab.json"
             vocab = dict(json.loads(path.read_text(encoding="utf-8")))
             path = Path(folder) / "merges.txt"
@@ -132,15 +146,17 @@ class Tokenizer:
             if len(merge) != 2:
                 raise ValueError(f'{path} has the line "{" ".join(merge)}", which is not a pair')
         try:
-            return cls(vocab, merges, length, pad)
+            return cls(vocab, merges, length, pad, words)
         except ValueError as error:
             raise ValueError(f"{folder}: {error}") from None
 
     def save(self, folder: str | Path) -> None:
-        """Write vocab.json and merges.txt into a folder, made if it is missing."""
+        """Write vocab.json, merges.txt, and words.txt if it has words, into a folder, made if it is missing."""
         Path(folder).mkdir(parents=True, exist_ok=True)
         write(Path(folder) / "vocab.json", json.dumps(self.vocab, ensure_ascii=False))
         write(Path(folder) / "merges.txt", "\n".join(["#version: 0.2", *map(" ".join, self.merges), ""]))
+        if self.words:
+            write(Path(folder) / "words.txt", "\n".join([*sorted(self.words), ""]))
 
     def __call__(self, texts: str | list[str]) -> torch.Tensor:
         """Ids (B, length): start, the text, end, padding. A text that is too long is cut; the end stays."""
@@ -179,9 +195,9 @@ class Tokenizer:
         return read(self.pieces(text)[self.length - 2 :])
 
     def unknown(self, text: str) -> list[str]:
-        """The words of a text that are not one piece of the vocabulary, but spelled in several."""
-        words = split(self._special.sub(" ", text))
-        return [word for word in dict.fromkeys(words) if len(self._merged(word)) > 1]
+        """The words of a text that it did not learn from; where it has no such list, those that are not one piece."""
+        words = dict.fromkeys(split(self._special.sub(" ", text)))
+        return [word for word in words if (word not in self.words if self.words else len(self._merged(word)) > 1)]
 
     def unread(self, text: str) -> str:
         """One line about what of a text is not read as it stands, "" if all of it is."""
@@ -189,7 +205,8 @@ class Tokenizer:
         if tail := self.left_out(text):
             found.append(f"left out, for there is room for {self.length - 2} tokens: {shorten(tail, 80)}")
         if words := self.unknown(text):
-            found.append(f"not in the vocabulary, read in pieces: {shorten(', '.join(words), 80)}")
+            why = "in no caption of its training" if self.words else "not in the vocabulary"
+            found.append(f"{why}, read in pieces: {shorten(', '.join(words), 80)}")
         return "; ".join(found)
 
 

@@ -272,3 +272,19 @@ def test_files_that_are_missing_or_broken_are_named(tmp_path, name, content, com
     with pytest.raises(ValueError) as error:
         Tokenizer.load(folder)
     assert complaint in str(error.value) and "\n" not in str(error.value)
+
+
+def test_words_that_it_learned_from_are_known_even_where_they_are_in_pieces(tmp_path):
+    few = Tokenizer.train(CAPTIONS, merges=3)
+    assert few.words == {word for text in CAPTIONS for word in split(text)}
+    few.save(tmp_path)
+    again = Tokenizer.load(tmp_path)
+    assert again.words == few.words and len(few.pieces(CAPTIONS[0])) > len(split(CAPTIONS[0]))
+    for tokenizer in (few, again):
+        assert tokenizer.unread(CAPTIONS[0]) == ""
+        assert tokenizer.unread(f"{CAPTIONS[0]} zeppelin") == "in no caption of its training, read in pieces: zeppelin"
+
+
+def test_where_all_words_are_one_piece_no_list_is_kept(tmp_path):
+    Tokenizer.train(CAPTIONS, merges=10_000).save(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["merges.txt", "vocab.json"]

@@ -136,6 +136,7 @@ PRESETS = {
         train=TrainConfig(steps=14_000, times="noisier"),
         reader="clip_emoji",
         vae="weights/emoji/vae",
+        fast=True,
     ),
     "cifar10": Preset(
         CIFAR10,

@@ -369,8 +369,8 @@ plt.show()
 # Here is how to train on one GPU, and on eight:
 #
 # ```
-# minidiff train cifar10
-# torchrun --nproc_per_node 8 -m minidiff train cifar10
+# minidiff train emoji
+# torchrun --nproc_per_node 8 -m minidiff train emoji
 # ```
 #
 # `torchrun` starts the same program eight times, and tells each which of the eight it is, its **rank**. Each has a GPU
