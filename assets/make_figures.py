@@ -124,8 +124,29 @@ def unseen(pipe: TextToImage) -> None:
     write(HERE / "unseen.png", viz.encode(viz.sheet(torch.cat(rows), columns=10, zoom=2)))
 
 
+def emoji(pipe: TextToImage) -> None:
+    """The first 24 held-out combinations of an emoji and a style, drawn with seed 0 each, beside the truth."""
+    held_out = data.emoji("new_combinations")
+    pairs = list(zip(held_out.items, held_out.styles, strict=True))[:24]
+    latents = [pipe.latents(data.emoji_caption(style, item), seed=0) for item, style in pairs]
+    image = viz.emoji_grid(pairs, pipe.decode(torch.cat(latents)), held_out.images[:24] / 255)
+    write(HERE / "emoji.png", viz.encode(image))
+
+
+def vae(pipe: TextToImage) -> None:
+    """What is left of emoji that the VAE has never seen, in no style."""
+    new = data.emoji("new_things")
+    rows = range(0, 40, 4)  # of each three pictures of a thing the first, second, third, first, ...
+    pictures = new.floats(rows)
+    image = viz.reconstructions((pictures + 1) / 2, pipe.decode(pipe.to_latents(pictures)))
+    write(HERE / "vae.png", viz.encode(image))
+
+
 def main() -> None:
     HERE.mkdir(exist_ok=True)
+    pipe = TextToImage.load("emoji", device="cpu")
+    emoji(pipe)
+    vae(pipe)
     unseen(TextToImage.load("color_digits", device="cpu"))
     pipe = TextToImage.load("mnist", device="cpu")
     animation(pipe)

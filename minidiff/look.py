@@ -36,13 +36,14 @@ class Page:
 
     Fixed places: between two drawings of a widget nothing moves but what has changed. All of it happens inside
     `with Page(width, height) as page:`, where the course's style holds; `page.image()` ends it.
+    palette: in 256 colours, a third of the bytes, and notebooks carry many figures; not where colours are compared.
     """
 
-    def __init__(self, width: int, height: int):
+    def __init__(self, width: int, height: int, palette: bool = True):
         import matplotlib  # costs half a second
         from matplotlib.figure import Figure
 
-        self.width, self.height = width, height
+        self.width, self.height, self.palette = width, height, palette
         self._style = matplotlib.rc_context(STYLE | {"figure.constrained_layout.use": False})
         self._figure = Figure
 
@@ -85,11 +86,13 @@ class Page:
         self.figure.text(left / self.width, 1 - top / self.height, words, va="top", **look)
 
     def image(self) -> Image.Image:
-        """What has been drawn, in 256 colours: a third of the bytes, and notebooks carry many figures."""
+        """What has been drawn."""
         import numpy as np
         from matplotlib.backends.backend_agg import FigureCanvasAgg
 
         canvas = FigureCanvasAgg(self.figure)
         canvas.draw()
         drawn = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+        if not self.palette:
+            return drawn
         return drawn.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)

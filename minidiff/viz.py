@@ -11,6 +11,7 @@ from torch import Tensor
 
 from minidiff.figures import corruption, one_step, playground, sampler, schedules
 from minidiff.figures_clip import clip
+from minidiff.figures_latents import emoji_grid, prompt_box, reconstructions
 from minidiff.figures_metric import DAMAGES, metric
 from minidiff.figures_planner import planner
 from minidiff.figures_unet import unet, unet_diagram
@@ -32,12 +33,15 @@ __all__ = [
     "attention",
     "clip",
     "corruption",
+    "emoji_grid",
     "encode",
     "guidance",
     "metric",
     "one_step",
     "planner",
     "playground",
+    "prompt_box",
+    "reconstructions",
     "sampler",
     "schedules",
     "sheet",

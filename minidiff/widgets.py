@@ -4,11 +4,9 @@ Each function returns a box; on the last line of a cell it is shown. The tab key
 keys turn them.
 """
 
-import html
-from collections.abc import Callable, Sequence
-from functools import cache
+from collections.abc import Sequence
+from functools import cache, lru_cache
 
-import ipywidgets
 from ipywidgets import (
     Dropdown,
     FloatLogSlider,
@@ -26,11 +24,13 @@ from torch import Tensor
 from minidiff import data, viz
 from minidiff.diffusion import SAMPLERS, SCHEDULES
 from minidiff.figures_clip import PICTURES, scenes
+from minidiff.figures_latents import walk, walked
 from minidiff.figures_words import heights
 from minidiff.networks import CLIP, room_names
 from minidiff.pipeline import TextToImage
 from minidiff.planner import GPUS, Plan
-from minidiff.tokenizer import Tokenizer, shorten
+from minidiff.tokenizer import Tokenizer
+from minidiff.widgets_view import view
 
 PROMPT = "a red seven on a blue background"
 
@@ -38,7 +38,7 @@ PROMPT = "a red seven on a blue background"
 def corruption(pictures: Tensor | None = None) -> VBox:
     """Noise eats a picture. pictures: (N, C, H, W) in [-1, 1], else a hundred digits."""
     pictures = _digits() if pictures is None else pictures
-    return _view(
+    return view(
         lambda picture, schedule, t: viz.corruption(pictures[picture], schedule, t),
         "A picture at time t: how much of it is left, and the values of its pixels.",
         picture=_which(pictures),
@@ -51,7 +51,7 @@ def schedules(pictures: Tensor | None = None) -> VBox:
     """Schedules side by side, and a picture at time t under each. pictures: (N, C, H, W) in [-1, 1], else digits."""
     pictures = _digits() if pictures is None else pictures
     names = list(SCHEDULES)
-    return _view(
+    return view(
         lambda schedules, picture, t: viz.schedules(list(schedules), t, pictures[picture]),
         "Hold Ctrl or Shift to choose several schedules.",
         schedules=SelectMultiple(options=names, value=("linear", "cosine", "flow"), rows=len(names)),
@@ -63,7 +63,7 @@ def schedules(pictures: Tensor | None = None) -> VBox:
 def one_step(pipe: TextToImage, pictures: Tensor | None = None) -> VBox:
     """What the network believes to be behind the noise, asked once. pictures: (N, C, H, W) in [-1, 1], else digits."""
     pictures = _digits() if pictures is None else pictures
-    return _view(
+    return view(
         lambda picture, prompt, t: viz.one_step(pipe, pictures[picture], [t], prompt or None),
         "The clean picture, the noisy one, and the network's answer in one step.",
         picture=_which(pictures),
@@ -74,7 +74,7 @@ def one_step(pipe: TextToImage, pictures: Tensor | None = None) -> VBox:
 
 def sampler(pipe: TextToImage) -> VBox:
     """A digit out of noise, with the sampler, the steps, the seed and the guidance scale of your choice."""
-    return _view(
+    return view(
         lambda digit, sampler, steps, seed, scale: viz.sampler(pipe, digit, sampler, steps, seed, scale),
         "Small: what the network believed on the way. Large: the result, and where 1000 steps from the same noise end.",
         digit=Dropdown(options=[str(digit) for digit in range(10)], value="7"),
@@ -87,7 +87,7 @@ def sampler(pipe: TextToImage) -> VBox:
 
 def playground() -> VBox:
     """Points on a page, noised and walked back with the best denoiser there can be."""
-    return _view(
+    return view(
         viz.playground,
         "Left: the cloud at time t; arrows point to where points are likelier. Right: from noise back to the cloud.",
         cloud=Dropdown(options=list(data.CLOUDS), value="spiral"),
@@ -99,7 +99,7 @@ def playground() -> VBox:
 
 def metric() -> VBox:
     """Real digits, damaged on purpose: which number notices?"""
-    return _view(
+    return view(
         viz.metric,
         "Above: some of the digits. Below: what is measured, and (gray) where undamaged real digits fall.",
         damage=Dropdown(options=list(viz.DAMAGES), value="blur"),
@@ -111,7 +111,7 @@ def unet(pipe: TextToImage, pictures: Tensor | None = None) -> VBox:
     """What each room of the network makes of a noisy picture. pictures: (N, C, H, W) in [-1, 1], else digits."""
     pictures = _digits() if pictures is None else pictures
     names = room_names(pipe.net.unet)
-    return _view(
+    return view(
         lambda room, picture, t, prompt: viz.unet(pipe, pictures[picture], room, t, prompt or None),
         "Small pictures: channels of the room's output, all on the colour scale on the right.",
         room=ToggleButtons(options=names, value=names[1]),
@@ -123,7 +123,7 @@ def unet(pipe: TextToImage, pictures: Tensor | None = None) -> VBox:
 
 def guidance(pipe: TextToImage, prompt: str = PROMPT, steps: int = 20) -> VBox:
     """What a prompt adds to the belief at every step, and what comes of taking it several times."""
-    return _view(
+    return view(
         lambda prompt, negative, scale, seed: viz.guidance(pipe, prompt, negative, scale, seed, steps),
         "Beliefs with and without the prompt, about the same noisy pictures; their difference; where it leads."
         " Enter draws.",
@@ -158,7 +158,7 @@ def clip(
         shown = slice(first, first + PICTURES)
         return viz.clip(model, tokenizer, pictures[shown], captions[shown], own)
 
-    return _view(
+    return view(
         draw,
         "Rows are captions, the last one yours: change it and press Enter. Columns are pictures.",
         lambda own, **_: tokenizer.unread(own),
@@ -170,7 +170,7 @@ def clip(
 def attention(pipe: TextToImage, prompt: str = PROMPT, steps: int = 20) -> VBox:
     """Which word looks where, at which step."""
     sizes = heights(pipe)
-    return _view(
+    return view(
         lambda prompt, step, rooms, seed: viz.attention(pipe, prompt, step, seed, steps, size=rooms),
         "How much of each word every pixel takes, over what is believed. Below: the word's share of all attention.",
         lambda prompt, **_: pipe.unread(prompt),
@@ -181,10 +181,36 @@ def attention(pipe: TextToImage, prompt: str = PROMPT, steps: int = 20) -> VBox:
     )
 
 
+def prompt_box(pipe: TextToImage, prompt: str = "a red apple", style: str = "twemoji", steps: int = 20) -> VBox:
+    """A prompt, its picture, and how that came out of noise; was there such an emoji in training?
+
+    style: one of the emoji's, which makes the prompt a caption; "" leaves the prompt as it is typed.
+    """
+    kept = lru_cache(maxsize=1)(walk)  # another step is only looked up
+
+    def asked(prompt: str, style: str) -> str:
+        return data.emoji_prompt(style, prompt) if style else prompt
+
+    def note(prompt: str, style: str, **_) -> str:
+        told = asked(prompt, style)
+        return f"{data.emoji_seen(told)}; {pipe.unread(told) or 'the model can read every word'}"
+
+    return view(
+        lambda prompt, style, scale, seed, step: walked(kept(pipe, asked(prompt, style), scale, seed, steps), step),
+        "Enter draws. The last slider goes back toward the noise.",
+        note,
+        prompt=Text(value=prompt),
+        style=Dropdown(options=[("as typed", ""), *((each, each) for each in data.STYLES)], value=style),
+        scale=FloatSlider(value=pipe.config.scale, min=0.0, max=10.0, step=0.5, readout_format=".1f"),
+        seed=IntSlider(value=0, min=0, max=9),
+        step=IntSlider(value=steps, min=1, max=steps),
+    )
+
+
 def planner() -> VBox:
     """What a training like Stable Diffusion's would take: memory, hours, money."""
     start = Plan()
-    return _view(
+    return view(
         lambda **values: viz.planner(Plan(**values)),
         "Counted: parameters, operations, memory. From data sheets: the GPU's peak and memory. Assumed, by you: mfu and"
         " price.",
@@ -197,51 +223,6 @@ def planner() -> VBox:
         mfu=FloatSlider(value=start.mfu, min=0.05, max=0.6, step=0.05),
         price=FloatSlider(value=start.price, min=0.25, max=8, step=0.25),
     )
-
-
-def _view(
-    draw: Callable[..., Image.Image],
-    caption: str,
-    note: Callable[..., str] | None = None,
-    **controls: ipywidgets.Widget,
-) -> VBox:
-    """Controls, the picture that `draw` makes of their values, and a caption.
-
-    note: what is to be said about the values, "" for nothing. With it there is a line above the picture, which also
-    says why a picture cannot be drawn (a ValueError); the last one stays then.
-    """
-    for name, control in controls.items():
-        control.description = name
-        control.tooltip = name
-        control.style.description_width = "80px"  # room for the longest name
-        control.layout.width = {ToggleButtons: "760px", Text: "640px"}.get(type(control), "420px")
-        if hasattr(control, "continuous_update"):
-            control.continuous_update = False  # one drawing when the slider is let go, not fifty on the way
-    picture = ipywidgets.Image(format="png")  # no tooltip: in the browser it is an error, for what has no description
-    line = ipywidgets.HTML()
-
-    def redraw(_=None) -> None:
-        values = {name: control.value for name, control in controls.items()}
-        try:
-            image, said = draw(**values), note(**values) if note else ""
-        except ValueError as error:
-            if not (note and picture.value):
-                raise
-            line.value = _said(str(error))
-            return
-        # only the bytes change: the browser keeps the element, so nothing flickers
-        picture.value, line.value = viz.encode(image), _said(said)
-        picture.layout.width, picture.layout.height = f"{image.width}px", f"{image.height}px"
-
-    redraw()
-    for control in controls.values():
-        control.observe(redraw, names="value")
-    return VBox([*controls.values(), *([line] if note else []), picture, ipywidgets.HTML(caption)])
-
-
-def _said(words: str) -> str:
-    """One line, and read out when it changes. The words may quote what somebody typed: nothing in them is HTML."""
-    return f'<span role="status">{html.escape(shorten(words, 200)) or "&nbsp;"}</span>'
 
 
 @cache

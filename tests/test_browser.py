@@ -208,6 +208,31 @@ def test_guidance_is_amplified_with_the_keyboard(open_notebook):
     assert before.startswith("blob:") and before != after
 
 
+def test_a_prompt_is_drawn_and_the_way_to_its_picture_looked_at(open_notebook):
+    from playwright.sync_api import expect
+
+    page = open_notebook("10_latents.ipynb")
+    run_all(page)
+    output = cell(page, "widgets.prompt_box(").locator(".jp-OutputArea")
+    picture, prompt = output.locator("img").first, output.get_by_role("textbox", name="prompt")
+    prompt.wait_for()
+    said = output.get_by_role("status")
+    for text, words in (("a purple <b>elephant</b>", "no emoji has"), ("a green apple", "in the emoji's training set")):
+        before = picture.get_attribute("src")
+        prompt.fill(text)
+        assert picture.get_attribute("src") == before  # nothing is drawn while one types
+        prompt.press("Enter")
+        expect(picture).not_to_have_attribute("src", before, timeout=120_000)
+        expect(said).to_have_text(re.compile(words), timeout=120_000)
+
+    def step(output):
+        return output.locator(".widget-hslider", has=page.get_by_text("step", exact=True)).get_by_role("slider")
+
+    before, after = turn(page, "widgets.prompt_box(", step, "ArrowLeft")
+    assert before.startswith("blob:") and before != after
+    assert output.get_by_text("Traceback").count() == 0
+
+
 WRONG = "def one_step(x, eps, beta):\n    return math.sqrt(1 - beta) * x + beta * eps"
 RIGHT = "def one_step(x, eps, beta):\n    return math.sqrt(1 - beta) * x + math.sqrt(beta) * eps"
 

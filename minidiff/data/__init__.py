@@ -25,6 +25,7 @@ from minidiff.data.emoji import (
     emoji_images,
     emoji_split,
 )
+from minidiff.data.emoji_names import emoji_prompt, emoji_seen
 from minidiff.data.mnist import CLASSES, mnist, read_digit
 from minidiff.data.pictures import Pictures, batches
 from minidiff.data.points import CLOUDS, points
@@ -61,6 +62,8 @@ __all__ = [
     "emoji_batches",
     "emoji_caption",
     "emoji_images",
+    "emoji_prompt",
+    "emoji_seen",
     "emoji_split",
     "mnist",
     "points",
