@@ -236,18 +236,18 @@ def test_half_of_the_pictures_are_mirrored_and_step_and_seed_decide_which():
 @pytest.mark.parametrize(
     "device, capability, triton, wanted",
     [
-        ("cpu", None, True, (False, False)),
-        ("cuda", (9, 0), True, (True, True)),
-        ("cuda", (8, 0), False, (True, False)),
-        ("cuda", (7, 5), True, (False, True)),  # bfloat16 would be emulated, and slow
-        ("cuda", (6, 1), True, (False, False)),
+        ("cpu", None, True, (False, False, False)),
+        ("cuda", (9, 0), True, (True, True, True)),
+        ("cuda", (8, 0), False, (True, False, True)),
+        ("cuda", (7, 5), True, (False, True, True)),  # bfloat16 would be emulated, and slow
+        ("cuda", (6, 1), True, (False, False, True)),
     ],
 )
 def test_steps_are_bf16_and_compiled_where_that_pays(tiny, tmp_path, monkeypatch, device, capability, triton, wanted):
     told = []
 
     def spy(net, schedule, pred, batches, config, **_):
-        told.append((config.bf16, config.compile))
+        told.append((config.bf16, config.compile, config.fused))
         return iter(())
 
     monkeypatch.setattr(presets, "train", spy)
@@ -272,7 +272,7 @@ def test_bf16_computes_nearly_the_same(tiny, tmp_path):
 def test_compiled_is_the_same_training(tiny, tmp_path, monkeypatch):
     """Traced by the real compiler's front, run by PyTorch: what a GPU makes of it cannot be seen here."""
     whole = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda net: whole(net, backend="eager"))
+    monkeypatch.setattr(torch, "compile", lambda net, mode: whole(net, backend="eager"))
     for name, compile in (("plain", False), ("compiled", True)):
         list(presets.train_preset(*prepared(tiny, tmp_path / name, 2, compile=compile)))
     plain, compiled = (read_tensors(tmp_path / name / "resume.safetensors") for name in ("plain", "compiled"))

@@ -1,6 +1,7 @@
 """Training: the loss, the loop, and that stopping changes nothing."""
 
 import itertools
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from minidiff import data
 from minidiff.diffusion import EPS, FLOW, X0, V, cosine, edm, flow
 from minidiff.networks import Conditional, LabelEncoder, UNet, UNetConfig
 from minidiff.training import EMA, TIMES, TrainConfig, loss, train
-from minidiff.training.checkpoint import FILE
+from minidiff.training.checkpoint import FILE, restore
 
 TINY = UNetConfig(1, 1, channels=(8, 16), attention=(False, True), layers=1, heads=2, context_dim=8, groups=4)
 
@@ -87,8 +88,9 @@ def test_fifty_steps_lower_the_loss(digits, schedule, pred):
     assert losses[-10:].mean() < 0.7 * losses[:5].mean()
 
 
-def test_a_run_that_was_stopped_and_resumed_equals_one_that_was_not(digits, tmp_path):
-    config = TrainConfig(steps=12, warmup=3, save_every=4)
+@pytest.mark.parametrize("fused", [False, True], ids=["plain", "fused"])
+def test_a_run_that_was_stopped_and_resumed_equals_one_that_was_not(digits, tmp_path, fused):
+    config = TrainConfig(steps=12, warmup=3, save_every=4, fused=fused)
     whole, steps = run(digits, config)
     stopped, first = run(digits, config, folder=tmp_path, stop=5)
     assert first[-1].step == 5 and not equal(stopped, whole)
@@ -100,6 +102,46 @@ def test_a_run_that_was_stopped_and_resumed_equals_one_that_was_not(digits, tmp_
     assert [float(s.loss) for s in first + rest] == [float(s.loss) for s in steps]
     _, nothing_left = run(digits, config, folder=tmp_path)
     assert nothing_left == []
+
+
+def test_fused_is_asked_for_and_computes_nearly_the_same(digits, monkeypatch):
+    told, whole = [], torch.optim.AdamW
+
+    def spy(*args, **options):
+        told.append(options["fused"])
+        return whole(*args, **options)
+
+    monkeypatch.setattr(torch.optim, "AdamW", spy)
+    (plain, _), (fused, _) = (run(digits, TrainConfig(steps=3, warmup=1, fused=fused)) for fused in (False, True))
+    assert told == [None, True]  # False would turn off what is PyTorch's own choice on a GPU
+    for a, b in zip(plain.parameters(), fused.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("fused, where", [(None, "cpu"), (True, "meta")])
+def test_fused_adamw_counts_where_its_parameters_are(digits, tmp_path, fused, where):
+    """The meta device stands for a GPU."""
+    net, steps = run(digits, TrainConfig(steps=2), folder=tmp_path)
+    far = [parameter.to("meta") for parameter in net.parameters()]
+    optimizer = SimpleNamespace(param_groups=[{"params": far, "fused": fused}], state={})
+    assert restore(tmp_path, net, steps[-1].net, optimizer) == 2
+    assert {state["step"].device.type for state in optimizer.state.values()} == {where}
+    assert {state["exp_avg"].device.type for state in optimizer.state.values()} == {"meta"}
+
+
+def test_graphs_need_compile_and_a_batch_in_one_part():
+    with pytest.raises(ValueError, match="^graphs needs compile"):
+        TrainConfig(graphs=True)
+    with pytest.raises(ValueError, match="^graphs needs a batch in one part, got accumulate 2$"):
+        TrainConfig(compile=True, graphs=True, accumulate=2)
+
+
+@pytest.mark.parametrize("graphs, mode", [(False, None), (True, "reduce-overhead")])
+def test_graphs_are_a_mode_of_compile(digits, monkeypatch, graphs, mode):
+    told = []
+    monkeypatch.setattr(torch, "compile", lambda net, mode: told.append(mode) or net)
+    run(digits, TrainConfig(steps=1, compile=True, graphs=graphs))
+    assert told == [mode]
 
 
 def test_a_run_folder_that_does_not_fit(digits, tmp_path):

@@ -111,7 +111,7 @@ class Preset:
     reader: str | None = None  # a CLIP, trained before, whose text tower reads the captions; see weights.load_clip
     vae: str | None = None  # a VAE, trained before: an asset. Its latents and the text states are computed once
     flip: bool = False  # show half of the pictures mirrored
-    fast: bool = False  # bfloat16 and torch.compile, where they pay
+    fast: bool = False  # what pays on a GPU, see `what_pays`
 
 
 PRESETS = {
