@@ -76,12 +76,13 @@ class Train:
     """Train a model from nothing, or go on with a run that was stopped (Ctrl-C keeps what is done)."""
 
     what: Positional[
-        Literal["mnist", "color_digits", "emoji", "cifar10", "clip", "clip_emoji", "vae", "judge", "noisy_classifier"]
-    ]
+        Literal["mnist", "color_digits", "emoji", "cifar10", "clip", "clip_emoji", "vae", "judge", "style_judge",
+                "noisy_classifier"]
+    ]  # fmt: skip
     """mnist: digits. color_digits: digits in colour, from text, read by clip's text tower. emoji: emoji in three styles, from text, in
     the latents of vae, read by clip_emoji's text tower. cifar10: photographs; wants a GPU, on which it has not been
-    run yet. clip, clip_emoji: words and pictures in one space. vae: emoji made small and large again. judge: what
-    evaluate asks. noisy_classifier: what classifier guidance follows."""
+    run yet. clip, clip_emoji: words and pictures in one space. vae: emoji made small and large again. judge, style_judge:
+    what evaluate asks. noisy_classifier: what classifier guidance follows."""
     out: Path | None = None
     """Folder of the run; runs/ and the name of what is trained if not given. A run that is there is gone on with."""
     minutes: float | None = None
@@ -145,8 +146,10 @@ class Train:
         else:
             from minidiff.training.judge import train_judge
             from minidiff.training.noisy_classifier import train_noisy_classifier
+            from minidiff.training.style_judge import train_style_judge
 
-            train = train_judge if self.what == "judge" else train_noisy_classifier
+            classifiers = {"judge": train_judge, "style_judge": train_style_judge}
+            train = classifiers.get(self.what, train_noisy_classifier)
             run, after = train(folder, device, seed=self.seed), ""
         finished, first = follow(run, self.what), is_first()
         leave()
@@ -170,9 +173,10 @@ class Evaluate:
     model: Positional[str] = "mnist"
     """A shipped model, "clip" among them, or a folder with one."""
     n: Annotated[int | None, arg(aliases=["-n"])] = None
-    """Pictures to draw; numbers are only comparable at equal n. None: 1000, or 200 a row for color_digits."""
+    """Pictures to draw; numbers are only comparable at equal n. None: 1000; for color_digits 200 a row, for
+    emoji 100 a group."""
     split: Literal["test", "validation"] = "test"
-    """Real digits to compare with. For choosing between settings, take validation."""
+    """Real pictures to compare with. For choosing between settings, take validation."""
     steps: int = 20
     """Steps from noise to picture."""
     scale: float | None = None
@@ -195,18 +199,24 @@ class Evaluate:
     def measured(self):
         from tqdm import tqdm
 
+        from minidiff.data.emoji import EMOJI_SIDE
         from minidiff.device import pick_device
         from minidiff.evaluate import evaluate, inception
         from minidiff.evaluate_clip import retrieval
         from minidiff.evaluate_color import evaluate_color
+        from minidiff.evaluate_emoji import evaluate_emoji, naming
         from minidiff.pipeline import TextToImage
         from minidiff.weights import SHIPPED, load_clip
 
         if self.model in SHIPPED or (Path(self.model) / "clip.json").exists():
-            return retrieval(*load_clip(self.model, pick_device(self.device)), self.split, seed=self.seed)
+            clip, tokenizer = load_clip(self.model, pick_device(self.device))
+            emoji = clip.config.vision.size == EMOJI_SIDE
+            return (naming if emoji else retrieval)(clip, tokenizer, self.split, seed=self.seed)
         pipe = TextToImage.load(self.model, self.device)
         how = {"split": self.split, "sampler": self.sampler, "steps": self.steps, "seed": self.seed}
         how["progress"] = partial(tqdm, leave=False, delay=1)
+        if pipe.vae:
+            return evaluate_emoji(pipe, 100 if self.n is None else self.n, scale=self.scale, **how)
         if pipe.tokenizer:
             scales = (0, 1, 2, 4, 8) if self.scale is None else (self.scale,)
             return evaluate_color(pipe, 200 if self.n is None else self.n, scales, **how)

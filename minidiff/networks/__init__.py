@@ -1,7 +1,7 @@
 """The networks: plain nn.Modules, and a look into them. Nothing here knows what diffusion is."""
 
 from minidiff.networks.attention_maps import AttentionMap, attention_maps
-from minidiff.networks.classifier import Judge
+from minidiff.networks.classifier import Judge, StyleJudge
 from minidiff.networks.clip import CLIP, CLIPConfig, CLIPText, CLIPTextConfig, CLIPVision, CLIPVisionConfig
 from minidiff.networks.conditional import Conditional, LabelEncoder, Ready
 from minidiff.networks.fold import Fold
@@ -27,6 +27,7 @@ __all__ = [
     "Ready",
     "Room",
     "Skip",
+    "StyleJudge",
     "UNet",
     "UNetConfig",
     "VAE",

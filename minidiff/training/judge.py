@@ -1,6 +1,6 @@
-"""Training the judge; and the loop that it shares with the noisy classifier: plain classifiers, so a plain loop."""
+"""Training the judge; and the loop that it shares with the other classifiers: plain classifiers, so a plain loop."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -21,33 +21,39 @@ def train_judge(
 
     # handwriting leans, grows and shifts: the judge should not mind
     vary = RandomAffine(degrees=10, translate=(0.07, 0.07), scale=(0.9, 1.1), fill=-1)
+    digits = data.mnist("train")
     yield from train_classifier(
-        Judge, lambda images: (vary(images.to(device)),), folder, device, epochs, batch, seed, smoothing=0.05
+        Judge,
+        lambda images: (vary(images.to(device)),),
+        data.batches(digits, batch, seed),
+        epochs * (len(digits) // batch),
+        folder,
+        device,
+        seed,
+        smoothing=0.05,
     )
 
 
 def train_classifier(
     build: Callable[[], nn.Module],
     shown: Callable[[Tensor], tuple[Tensor, ...]],
+    batches: Iterable[tuple[Tensor, Tensor]],
+    steps: int,
     folder: Path,
     device: torch.device,
-    epochs: int,
-    batch: int,
     seed: int,
     smoothing: float,
 ) -> Iterator[tuple[int, int, float]]:
-    """Train a classifier of digits, as `train_judge` does.
+    """Train a classifier on so many batches (images, labels), as `train_judge` does.
 
-    build: makes the network. shown: digits (B, 1, 28, 28) -> what the network is called with. smoothing: the share of
+    build: makes the network. shown: images (B, C, H, W) -> what the network is called with. smoothing: the share of
     each label that is spread over all classes.
     """
     torch.manual_seed(seed)
-    digits = data.mnist("train")
-    steps = epochs * (len(digits) // batch)
     net = build().to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(net.parameters(), weight_decay=0.01)
     rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=steps)
-    for step, (images, labels) in enumerate(islice(data.batches(digits, batch, seed), steps), start=1):
+    for step, (images, labels) in enumerate(islice(batches, steps), start=1):
         value = F.cross_entropy(net(*shown(images)), labels.to(device), label_smoothing=smoothing)
         optimizer.zero_grad()
         value.backward()

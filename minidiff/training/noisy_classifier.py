@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from minidiff import data
 from minidiff.diffusion import SCHEDULES
 from minidiff.networks import Fold, NoisyClassifier
 from minidiff.training.judge import train_classifier
@@ -27,4 +28,6 @@ def train_noisy_classifier(
         return x, noisy.net_time(t).to(x)
 
     # no label smoothing: a classifier that is to say log p should be as sure as it can be, and no surer
-    yield from train_classifier(NoisyClassifier, shown, folder, device, epochs, batch, seed, smoothing=0.0)
+    digits = data.mnist("train")
+    batches, steps = data.batches(digits, batch, seed), epochs * (len(digits) // batch)
+    yield from train_classifier(NoisyClassifier, shown, batches, steps, folder, device, seed, smoothing=0.0)
