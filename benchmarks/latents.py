@@ -1,6 +1,6 @@
 """Latents against pixels: how many pictures a second does the same UNet learn from?
 
-    python benchmarks/latents.py                              about 3 minutes on 2 cores
+    python benchmarks/latents.py                              about 2 minutes on 2 cores
     python benchmarks/latents.py --table runs/latents.json    what it found
 
 All rows train the UNet of the emoji model on 3 x 64 x 64 pictures, with the project's own loop: the same batch, loss, AdamW,

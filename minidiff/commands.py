@@ -142,7 +142,8 @@ class Train:
 
             config = replace(TRAIN, steps=self.steps or TRAIN.steps, seed=self.seed)
             pictures = (batch.images for batch in emoji_batches(self.batch or BATCH, seed=self.seed))
-            run, after = train_vae(folder, device, pictures, config), ""
+            run = train_vae(folder, device, pictures, config)
+            after = f"what it keeps: python benchmarks/vae.py --vae {folder}"
         else:
             from minidiff.training.judge import train_judge
             from minidiff.training.noisy_classifier import train_noisy_classifier

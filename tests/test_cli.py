@@ -12,6 +12,7 @@ from PIL import Image
 
 from minidiff.cli import main
 from minidiff.files import asset, read_tensors
+from minidiff.weights_vae import load_vae
 
 
 def run(*args):
@@ -232,3 +233,18 @@ def test_a_clip_from_training_to_retrieval(tmp_path, capsys):
     assert f"minidiff evaluate {tmp_path}" in capsys.readouterr().out
     main(["evaluate", str(tmp_path), "--json"])
     assert json.loads(capsys.readouterr().out)["split"] == "test"
+
+
+def test_a_vae_is_trained_and_loads(tmp_path, capsys):
+    main(["train", "vae", "--steps", "2", "--batch", "2", "--out", str(tmp_path)])
+    assert f"benchmarks/vae.py --vae {tmp_path}" in capsys.readouterr().out
+    assert load_vae(tmp_path).config.factor == 4
+
+
+def test_emoji_are_drawn_from_words(tmp_path, capsys):
+    out = tmp_path / "apple.png"
+    main(["sample", "a twemoji emoji of a red apple", "--model", "emoji", "--steps", "2", "--out", str(out)])
+    said = capsys.readouterr()
+    assert said.out == f"{out}: 1 picture\n" and "minidiff:" not in said.err  # every word is known
+    main(["sample", "a noto emoji of a zeppelin", "--model", "emoji", "--steps", "1", "--out", str(out)])
+    assert "in no caption of its training, read in pieces: zeppelin" in capsys.readouterr().err

@@ -245,9 +245,10 @@ def test_a_clip_is_asked_for_the_names_of_real_emoji():
     blind = Knowing()
     blind.embed_pictures = lambda pictures: torch.zeros(len(pictures), len(numbers()))
     lines = str(naming(blind, Knowing.read, "validation", n=5)).splitlines()
-    assert "validation split, seed 0" in lines[0] and [line.split()[-4:] for line in lines[1:]] == [
-        ["0.0%", "of", "5", "pictures"]
-    ] * 3
+    assert (
+        "validation split, seed 0" in lines[0]
+        and [line.split()[-4:] for line in lines[1:]] == [["0.0%", "of", "5", "pictures"]] * 3
+    )
 
 
 # The judge of styles ---------------------------------------------------------------------

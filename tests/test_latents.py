@@ -8,15 +8,17 @@ import torch
 
 from minidiff import TextToImage, data
 from minidiff.data.shards import Shards
-from minidiff.files import read_tensors
+from minidiff.evaluate_emoji import in_style, load_style_judge, named
+from minidiff.files import asset, read_tensors
 from minidiff.networks import CLIP, VAE, CLIPConfig, CLIPTextConfig, CLIPVisionConfig, UNetConfig, VAEConfig
 from minidiff.pipeline import ModelConfig
 from minidiff.tokenizer import END, Tokenizer
 from minidiff.training import TrainConfig
+from minidiff.training.autoencoder import psnr
 from minidiff.training.clip_recipes import also_true_emoji, varied
 from minidiff.training.latents import captions_of, keep_emoji, latent_batches
 from minidiff.training.presets import Preset, train_preset
-from minidiff.weights import save_clip
+from minidiff.weights import load_clip, save_clip
 from minidiff.weights_vae import save_vae
 
 CPU = torch.device("cpu")
@@ -198,3 +200,40 @@ def test_pictures_are_moved_a_little_and_some_are_blurred():
 
     blurred = (detail(moved) < 0.85 * detail(pictures)).sum()
     assert 3 <= blurred <= 13
+
+
+# The weights that come with it -----------------------------------------------------------------
+
+
+def size(*names):
+    return sum(path.stat().st_size for name in names for path in asset(f"weights/{name}").rglob("*") if path.is_file())
+
+
+def test_the_shipped_weights_are_small():
+    assert size("emoji", "clip_emoji") <= 7e6  # UNet, text tower, VAE; CLIP
+    assert sum(path.stat().st_size for path in asset("weights").rglob("*") if path.is_file()) <= 16e6
+
+
+def test_the_shipped_model_draws_what_it_is_told():
+    pipe, (clip, tokenizer) = TextToImage.load("emoji", "cpu"), load_clip("clip_emoji")
+    for name, tensor in clip.text_model.state_dict().items():
+        assert torch.equal(pipe.net.text_encoder.state_dict()[name], tensor), name
+    assert pipe.tokenizer.vocab == tokenizer.vocab and pipe.tokenizer.words == tokenizer.words
+    pictures = data.emoji("train")
+    rows = range(0, len(pictures), 180)  # 24 of them
+    items, styles = [pictures.items[k] for k in rows], [pictures.styles[k] for k in rows]
+    captions = [data.emoji_caption(style, item) for item, style in zip(items, styles, strict=True)]
+    drawn = pipe.decode(pipe.latents(captions, steps=10)) * 2 - 1
+    assert named(clip, tokenizer, drawn, items, styles, seed=0).double().mean() > 0.4  # by chance 0.01
+    assert in_style(load_style_judge(), drawn, styles).double().mean() > 0.75  # by chance a third
+
+
+def test_the_shipped_vae_brings_emoji_back_that_it_has_not_seen():
+    vae = TextToImage.load("emoji", "cpu").vae
+    pictures = data.emoji("validation").floats()
+    assert psnr(vae, pictures).mean() > 28
+    assert float(vae.encode(pictures).std()) == pytest.approx(1, abs=0.15)
+    large = pictures[:16].reshape(4, 4, 3, 64, 64).permute(2, 0, 3, 1, 4).reshape(1, 3, 256, 256)
+    latents = vae.encode(large)
+    whole, tiled = vae.decode(latents).clamp(-1, 1), vae.decode(latents, tile=128).clamp(-1, 1)
+    assert (tiled - whole).square().mean() < (whole - large).square().mean()  # tiles cost less than the VAE itself

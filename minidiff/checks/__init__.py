@@ -24,6 +24,11 @@ from minidiff.checks.l08_towers import l08_read, l08_tokens
 from minidiff.checks.l09 import l09_drop, l09_guided
 from minidiff.checks.l09_maps import l09_maps
 from minidiff.checks.l09_remedies import l09_away, l09_rescale
+from minidiff.checks.l10 import l10_picture
+from minidiff.checks.l10_loss import l10_loss
+from minidiff.checks.l10_padding import l10_smaller
+from minidiff.checks.l10_scaling import l10_scaling
+from minidiff.checks.l10_slerp import l10_slerp
 from minidiff.checks.l12 import l12_memory, l12_operations
 from minidiff.checks.l12_precision import l12_step
 from minidiff.checks.l12_processes import l12_gradient, l12_visits
@@ -76,6 +81,11 @@ __all__ = [
     "l09_guided",
     "l09_maps",
     "l09_rescale",
+    "l10_loss",
+    "l10_picture",
+    "l10_scaling",
+    "l10_slerp",
+    "l10_smaller",
     "l12_gradient",
     "l12_memory",
     "l12_operations",

@@ -92,7 +92,7 @@ EMOJI = ModelConfig(
     ),
     picture=(3, 64, 64),
     fold=1,
-    scale=2.0,
+    scale=3.0,
 )
 
 # Pictures (B, C, H, W), or latents, and what each shows: labels (B,), captions, or text states (B, L, D); without end
@@ -133,7 +133,7 @@ PRESETS = {
         lambda batch, seed, kept: latent_batches(kept, batch, seed, my_rows(batch)),
         prompt='"a twemoji emoji of a red apple"',
         batch=32,
-        train=TrainConfig(steps=14_000, times="noisier"),
+        train=TrainConfig(steps=17_000, times="noisier"),
         reader="clip_emoji",
         vae="weights/emoji/vae",
         fast=True,
