@@ -58,7 +58,7 @@ def test_n_pictures_of_each_prompt_and_animations(tmp_path, capsys):
 @pytest.mark.parametrize(
     "args, problem",
     [
-        (["7", "--model", "mnst"], "unknown model 'mnst'; there is color_digits, mnist"),
+        (["7", "--model", "mnst"], "unknown model 'mnst'; there is color_digits, emoji, mnist"),
         (["a cat"], 'the prompt "a cat" names no digit'),
         ([""], 'the prompt "" is empty'),
         ([], "no prompt was given"),

@@ -115,7 +115,7 @@ def test_what_is_saved_is_what_is_loaded(pipe, folder):
 
 def test_models_that_are_not_there():
     assert "mnist" in models()
-    with pytest.raises(ValueError, match="unknown model 'mnst'; there is color_digits, mnist"):
+    with pytest.raises(ValueError, match="unknown model 'mnst'; there is color_digits, emoji, mnist"):
         find_model("mnst")
 
 
