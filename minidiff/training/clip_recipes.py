@@ -111,7 +111,7 @@ def recipe(texts, merges: int, matched, length: int, size: int, **how) -> Recipe
 
 RECIPES = {
     "clip": recipe(lambda: next(color_digit_batches(4096)).captions, 10_000, matched_digits, length=24, size=32),
-    # 1,000 pieces: common words in one piece, rare ones in several. With one for each of the 5,000 words most of the
+    # 1,000 merges: common words in one piece, rare ones in several. With one for each of the 3,000 words most of the
     # network would be a list of words
     "clip_emoji": recipe(
         lambda: next(emoji_batches(16_384)).captions,
