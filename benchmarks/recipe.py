@@ -25,10 +25,10 @@ import tyro
 from experiment import SCALE, fill, open_results, score, table
 
 from minidiff import TextToImage, data
+from minidiff.config import ModelConfig
 from minidiff.diffusion import uniform
 from minidiff.evaluate import machine
 from minidiff.networks import UNetConfig
-from minidiff.pipeline import ModelConfig
 from minidiff.training import Progress, TrainConfig
 from minidiff.training.presets import fit, untrained
 
@@ -114,7 +114,7 @@ def train_and_score(recipe: Recipe, digits: data.Pictures, steps: int, n: int, s
         pass
     seconds = time.process_time() - start
     pipe = TextToImage(recipe.model, progress.net, "cpu")
-    pipe.grid = partial(uniform, start=recipe.start)
+    pipe.times = lambda steps, sampler: uniform(steps, pipe.schedule, start=recipe.start)
     return score(pipe, n, seed) | {"trained": seconds}
 
 

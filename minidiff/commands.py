@@ -12,63 +12,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-
-@dataclass
-class Sample:
-    """Draw pictures from prompts and write them into one file."""
-
-    prompts: Positional[tuple[str, ...]]
-    """What to draw, in quotes: "a handwritten seven"."""
-    model: str = "mnist"
-    """A shipped model (see `minidiff list`) or a folder with one."""
-    out: Path = Path("out.png")
-    """Where to: .png, .jpg or .webp for a sheet of pictures, .gif or .apng for the denoising as an animation."""
-    n: Annotated[int, arg(aliases=["-n"])] = 1
-    """Pictures of each prompt."""
-    steps: int = 20
-    """Steps from noise to picture: more is better, and slower."""
-    scale: float | None = None
-    """Guidance scale: 0 ignores the prompt, 1 follows it, more amplifies it. None: the model's own."""
-    sampler: str = "dpmpp_2m"
-    """How to walk: ddpm, ddim, euler, heun or dpmpp_2m."""
-    negative: str | None = None
-    """A prompt for what it should not be."""
-    rescale: float = 0.0
-    """0 to 1: how much of the contrast that guidance adds is taken back."""
-    interval: tuple[float, float] = (0.0, 1.0)
-    """The times, 0 to 1, between which guidance holds; elsewhere the scale is 1."""
-    seed: int = 0
-    """The first picture's seed; the next ones count on from it."""
-    device: str | None = None
-    """cpu, cuda or mps. None: the best there is."""
-
-    def run(self) -> None:
-        from minidiff import viz
-        from minidiff.files import check_writable, write
-
-        moving = self.out.suffix.lower() in viz.MOVING
-        check_writable(self.out, viz.STILL + viz.MOVING)
-        if self.n < 1:
-            raise ValueError(f"n must be at least 1, got {self.n}")
-        from tqdm import tqdm
-
-        from minidiff.pipeline import TextToImage
-
-        pipe = TextToImage.load(self.model, self.device)
-        prompts = [prompt for prompt in self.prompts for _ in range(self.n)]
-        how = {name: getattr(self, name) for name in ("steps", "scale", "rescale", "interval", "sampler", "seed")}
-        stream = pipe.stream(prompts, negative=self.negative, **how)
-        for prompt in filter(None, dict.fromkeys((*self.prompts, self.negative))):
-            if remark := pipe.unread(prompt):
-                print(f"minidiff: {remark}", file=sys.stderr)
-        walk = [step.x for step in tqdm(stream, total=self.steps, desc="denoising", leave=False, delay=1)]
-        count = self.n if self.n > 1 else len(prompts)
-        columns = next(
-            (width for width in range(10, 4, -1) if count % width == 0), min(count, 10)
-        )  # full rows if possible
-        sheets = [viz.sheet(pipe.decode(x), columns) for x in (walk if moving else walk[-1:])]
-        write(self.out, viz.encode(sheets if moving else sheets[0], self.out.suffix.lower()))
-        print(f"{self.out}: {len(prompts)} picture{'s' if len(prompts) > 1 else ''}")
+from minidiff.sample import Sample
 
 
 @dataclass
@@ -234,11 +178,11 @@ class List:
         from minidiff.data.mnist import SPLITS
         from minidiff.diffusion import GRIDS, PREDICTIONS, SAMPLERS, SCHEDULES
         from minidiff.files import asset
-        from minidiff.pipeline import models
+        from minidiff.folders import models
         from minidiff.weights import SHIPPED
 
         for name, folder in (models() | {name: asset(f"weights/{name}") for name in SHIPPED}).items():
-            size = (folder / "model.safetensors").stat().st_size / 1e6
+            size = sum(path.stat().st_size for path in folder.rglob("*.safetensors")) / 1e6
             print(f"model        {name} ({size:.1f} MB)")
         there = f"here: {cifar10_path()}" if cifar10_path().exists() else f"{ARCHIVE.size / 1e6:.0f} MB to be fetched"
         for name, splits, note in (("mnist", SPLITS, "comes with minidiff"), ("cifar10", ARCHIVE.splits, there)):

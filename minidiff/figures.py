@@ -7,11 +7,12 @@ import torch
 from PIL import Image
 from torch import Generator, Tensor
 
+from minidiff.config import choose
 from minidiff.data import CLOUDS, points, read_digit
 from minidiff.diffusion import SAMPLERS, SCHEDULES, Schedule, denoiser, flow, ideal, score, uniform
 from minidiff.files import asset, read_tensors
 from minidiff.look import BLUE, GRAY, GREEN, ORANGE, PURPLE, RED, Page
-from minidiff.pipeline import TextToImage, choose
+from minidiff.pipeline import TextToImage
 
 WIDTH = 760  # pixels, of every figure here
 COLOURS = dict(zip(SCHEDULES, (BLUE, ORANGE, GREEN, RED, PURPLE), strict=True))
@@ -140,7 +141,7 @@ def sampler(pipe: TextToImage, prompt: str, sampler: str, steps: int, seed: int,
     all samplers without fresh noise end there. It is there for the shipped weights, seeds 0 to 4 and four scales.
     """
     walk = list(pipe.stream([prompt], steps=steps, scale=scale, sampler=sampler, seed=seed))
-    asked = pipe.grid(steps, pipe.schedule).tolist()  # the time at which each belief was asked for
+    asked = pipe.times(steps, sampler).tolist()  # the time at which each belief was asked for
     chosen = torch.linspace(0, steps - 1, min(steps, 8)).round().long().tolist()
     beliefs = pipe.decode(torch.cat([walk[k].x0_hat for k in chosen]))
     result, end = pipe.decode(walk[-1].x)[0], reference(pipe, prompt, seed, scale)

@@ -33,7 +33,7 @@ def walk(pipe: TextToImage, prompt: str, scale: float | None = None, seed: int =
     # dpmpp_2m ends with what it believed last
     taken = list(pipe.stream([prompt], steps=steps, scale=scale, seed=seed, sampler="dpmpp_2m"))
     pictures = pipe.decode(torch.cat([step.x0_hat for step in taken])).cpu()
-    return Walk((prompt, scale, seed), pipe.grid(steps, pipe.schedule)[:steps].tolist(), pictures)
+    return Walk((prompt, scale, seed), pipe.times(steps, "dpmpp_2m")[:steps].tolist(), pictures)
 
 
 def walked(walk: Walk, step: int | None = None) -> Image.Image:

@@ -10,11 +10,11 @@ from PIL import Image
 from torch import Generator, Tensor
 
 from minidiff import data, metrics
+from minidiff.config import choose
 from minidiff.evaluate import judged, load_judge
 from minidiff.figures import WIDTH
 from minidiff.look import BLUE, GRAY, ORANGE, Page
 from minidiff.networks import Judge
-from minidiff.pipeline import choose
 
 DRAWS, BAND = 20, 3  # the band: mean of 20 draws of fresh real digits, give or take 3 standard deviations
 ROWS = {  # measure: what it is called on the page, the least and the most that its bar can show

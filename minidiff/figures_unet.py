@@ -6,11 +6,12 @@ import torch
 from PIL import Image
 from torch import Generator, Tensor, nn
 
+from minidiff.config import choose
 from minidiff.diffusion import denoiser
 from minidiff.figures import WIDTH, check_time
 from minidiff.look import BLUE, GRAY, GREEN, ORANGE, PURPLE, RED, Page, signed
 from minidiff.networks import Room, UNet, count, rooms, skips
-from minidiff.pipeline import TextToImage, choose
+from minidiff.pipeline import TextToImage
 
 LINE, GAP, TALL = 36, 44, 26  # pixels: from one skip to the next, more where the size changes, height of a box
 LEFT, RIGHT, WIDE = 124, 486, 150  # where the boxes of the way down and of the way up begin, and their width

@@ -7,13 +7,14 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Generator, Tensor
 
+from minidiff.config import choose
 from minidiff.data import LABELS
 from minidiff.diffusion import denoiser
 from minidiff.figures import WIDTH
 from minidiff.lettering import readable
 from minidiff.look import GRAY, Page, signed
 from minidiff.networks import AttentionMap, attention_maps
-from minidiff.pipeline import TextToImage, choose
+from minidiff.pipeline import TextToImage
 
 COLUMNS = 5  # steps of the walk that `guidance` shows
 TILES = 24  # the most words that `attention` shows
@@ -35,7 +36,7 @@ def guidance(
     scale = pipe.config.scale if scale is None else float(scale)
     walk = list(pipe.stream([prompt], negative=negative or None, steps=steps, scale=scale, seed=seed))
     told, untold = pipe.encode([prompt]), pipe.encode_negative(negative or None, 1)
-    times = pipe.grid(steps, pipe.schedule)
+    times = pipe.times(steps, "dpmpp_2m")
     empty = torch.zeros_like(walk[0].x)
     noise = torch.randn(empty.shape, generator=Generator().manual_seed(seed)).to(empty)
     before = [pipe.schedule.add_noise(empty, noise, times[0]), *(step.x for step in walk)]  # what each step begins with
@@ -107,7 +108,7 @@ def attention(
     belief = pipe.decode(now.x0_hat)[0].cpu()
     aside = sum(float(tile.mean()) for title, tile in tiles if title in ASIDE)
     with Page(WIDTH, max(324, 48 + 122 * -(-len(tiles) // 6))) as page:
-        t = float(pipe.grid(steps, pipe.schedule)[step - 1])
+        t = float(pipe.times(steps, "dpmpp_2m")[step - 1])
         page.picture(belief, 16, 44, 164, title=rf"$\hat{{x}}_0$ at t = {t:.2f}")
         facts = f"step {step} of {steps}, scale {scale:g}\nrooms of {height} × {width} pixels"
         page.text(16, 214, facts, fontsize=9, color=GRAY)

@@ -39,11 +39,11 @@ def write(path: str | Path, data: bytes | str) -> None:
     os.replace(beside, path)
 
 
-def write_tensors(path: str | Path, tensors: dict) -> None:
-    """A safetensors file, written whole."""
+def write_tensors(path: str | Path, tensors: dict, about: dict[str, str] | None = None) -> None:
+    """A safetensors file, written whole. about: words that go with it."""
     from safetensors.torch import save  # imports torch, which costs a second
 
-    write(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}))
+    write(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}, about))
 
 
 def read_tensors(path: str | Path) -> dict:

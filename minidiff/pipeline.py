@@ -1,48 +1,26 @@
 """TextToImage: where the mathematics and the networks meet."""
 
-import dataclasses
-import json
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import Generator, Tensor
 
+from minidiff import folders
+from minidiff.config import ModelConfig, choose, named_timing
 from minidiff.data import LABELS
 from minidiff.device import pick_device
-from minidiff.diffusion import GRIDS, PREDICTIONS, SAMPLERS, SCHEDULES, Step, cfg, denoiser, guide
-from minidiff.files import ROOTS, load_weights, write, write_tensors
-from minidiff.networks import VAE, CLIPText, CLIPTextConfig, Conditional, Fold, LabelEncoder, UNet, UNetConfig
+from minidiff.diffusion import SAMPLERS, Step, cfg, denoiser, guide
+from minidiff.edits import keep, left, prepared
+from minidiff.networks import VAE, Conditional, Fold
+from minidiff.preview import latent_to_rgb
+from minidiff.timing import Timing
 from minidiff.tokenizer import Tokenizer
-from minidiff.weights_vae import load_vae, save_vae
 
 LAST_GUIDED = 0.99  # `guide` divides by alpha: its walks start here instead of at t = 1, where alpha may be 0
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """All that is needed to build a model and draw with it; `model.json` beside its weights."""
-
-    name: str  # what it draws
-    unet: UNetConfig
-    picture: tuple[int, int, int] = (1, 28, 28)  # channels, height, width of a picture
-    fold: int = 2  # the UNet sees squares of fold x fold pixels, or of the VAE's latents, as one
-    schedule: str = "flow"  # a name in SCHEDULES
-    prediction: str = "flow"  # a name in PREDICTIONS
-    grid: str = "uniform"  # a name in GRIDS
-    scale: float = 1.5  # the guidance scale it draws best with
-    labels: str = "digits"  # a name in LABELS: what a prompt can ask for, where no text tower reads it
-    text: CLIPTextConfig | None = None  # the text tower that reads the prompt
-
-    def build(self) -> Conditional:
-        """The network, with random weights. A text tower is not trained with it: it can read already."""
-        if self.text:
-            return Conditional(UNet(self.unet), CLIPText(self.text).requires_grad_(False))
-        classes, _ = choose(self.labels, LABELS, "labels")
-        return Conditional(UNet(self.unet), LabelEncoder(len(classes), self.unet.context_dim))
 
 
 class TextToImage:
@@ -62,6 +40,7 @@ class TextToImage:
         device: str | torch.device | None = None,
         tokenizer: Tokenizer | None = None,
         vae: VAE | None = None,
+        timing: Timing | None = None,  # None: what the config names
     ):
         self.config = config
         self.tokenizer = tokenizer  # of the text tower; None where prompts are looked up as labels
@@ -69,9 +48,8 @@ class TextToImage:
         self.net = net.eval().requires_grad_(False).to(self.device)
         self.vae = vae and vae.eval().requires_grad_(False).to(self.device)  # None: the UNet sees pictures themselves
         self.fold = Fold(config.fold)
-        self.schedule = choose(config.schedule, SCHEDULES, "schedule")()
-        self.prediction = choose(config.prediction, PREDICTIONS, "prediction")
-        self.grid = choose(config.grid, GRIDS, "grid")
+        self.timing = timing or named_timing(config)
+        self.schedule, self.prediction, self.times = self.timing.schedule, self.timing.prediction, self.timing.times
 
     # Drawing -------------------------------------------------------------------------------
 
@@ -100,6 +78,9 @@ class TextToImage:
         seed: int = 0,
         latents: Tensor | None = None,
         size: int | tuple[int, int] | None = None,
+        init: Image.Image | Tensor | None = None,
+        strength: float = 0.8,
+        mask: Image.Image | Tensor | None = None,
     ) -> Iterator[Step]:
         """Every step of the sampler, undecoded; `decode(step.x0_hat)` is a preview.
 
@@ -107,7 +88,9 @@ class TextToImage:
         not be; takes the place of "nothing" in guidance. scale: the guidance scale, None for the model's own.
         rescale, interval: see `cfg`. log_p, log_p_scale: see `guide`: a gradient to follow as well, of a classifier
         or of CLIP. latents: the start noise (B, C, h, w), else drawn from `seed`. size: pixels, one
-        number or (height, width). Raises ValueError at once for what cannot be drawn.
+        number or (height, width). init: a picture to begin from, or latents (1 or B, C, h, w) as `to_latents` makes them;
+        strength, 0 to 1: how much of the walk is left to it. mask: where to draw anew, white in a picture of init's
+        size, or 1 in (1, 1, h, w); the rest of init stays. Raises ValueError at once for what cannot be drawn.
         """
         if not isinstance(prompts, Tensor):
             prompts = [prompts] if isinstance(prompts, str) else list(prompts)
@@ -128,15 +111,26 @@ class TextToImage:
         context = prompts.to(self.device) if isinstance(prompts, Tensor) else self.encode(prompts)
         null = self.encode_negative(negative, len(prompts))
         generators = [Generator().manual_seed(seed + k) for k in range(len(prompts))]
-        times = self.grid(steps, self.schedule)
+        times = self.times(steps, sampler)
         if log_p:
             times = times.clamp(max=LAST_GUIDED).unique().flip(0)  # each once: of many steps two may come to lie there
-        start = self._noise(generators, self._latent_shape(size))
+        if init is not None:
+            if size is not None:
+                raise ValueError("size is that of the picture to begin from: give one of them")
+            init, mask = prepared(init, mask, self.config.picture[0], self.factor, self.to_latents)
+            init = init.to(self.device).float()
+            times = left(times, strength)
+        elif mask is not None:
+            raise ValueError("a mask says what to keep of a picture to begin from: give one, init")
+        noise = self._noise(generators, self._latent_shape(size) if init is None else init.shape[1:])
         if latents is not None:
-            if latents.shape != start.shape:
-                raise ValueError(f"latents must have shape {tuple(start.shape)}, got {tuple(latents.shape)}")
-            start = latents.to(start)
-        _, sigma = self.schedule.at(times[0], start)
+            if latents.shape != noise.shape:
+                raise ValueError(f"latents must have shape {tuple(noise.shape)}, got {tuple(latents.shape)}")
+            noise = latents.to(noise)
+        if init is None or (mask is not None and strength == 1):  # from noise alone
+            start = noise * self.schedule.sigma(times[0]) if self.timing.scaled(sampler) else noise
+        else:
+            start = self.schedule.add_noise(init.expand_as(noise), noise, times[0])
         parts = (self.net.unet, self.schedule, self.prediction)
         if scale == 1:  # one of the two questions is enough
             denoise = denoiser(*parts, context)
@@ -146,7 +140,10 @@ class TextToImage:
             denoise = cfg(*parts, context, null, scale, rescale=rescale, interval=interval)
         if log_p:
             denoise = guide(denoise, log_p, self.schedule, log_p_scale)
-        return walk(denoise, sigma * start, times, self.schedule, noise=lambda x: self._noise(generators, x.shape[1:]))
+        how = {"noise": lambda x: self._noise(generators, x.shape[1:])}
+        if mask is not None:
+            how["after"] = keep(init.expand_as(noise), mask, noise, self.schedule, times[-1])
+        return walk(denoise, start, times, self.schedule, **how)
 
     @torch.no_grad()
     def encode(self, prompts: list[str]) -> Tensor:
@@ -181,26 +178,39 @@ class TextToImage:
         """One line about what of the prompt the model cannot read, "" if there is nothing of the kind."""
         return self.tokenizer.unread(prompt) if self.tokenizer else ""
 
-    @torch.no_grad()
-    def to_latents(self, pictures: Tensor) -> Tensor:
-        """What the UNet learns from: pictures (B, C, H, W) in [-1, 1], by way of the VAE if there is one, folded."""
-        pictures = pictures.to(self.device)
-        return self.fold.encode(self.vae.encode(pictures) if self.vae else pictures)
+    @property
+    def factor(self) -> int:
+        """How many pixels of a picture one place of the latents is wide."""
+        return self.config.fold * (self.vae.factor if self.vae else 1)
 
     @torch.no_grad()
-    def decode(self, latents: Tensor) -> Tensor:
-        """Pictures, floats in [0, 1], (B, C, H, W)."""
+    def to_latents(self, pictures: Tensor, noise: Tensor | None = None) -> Tensor:
+        """What the UNet learns from: pictures (B, C, H, W) in [-1, 1], by way of the VAE if there is one, folded.
+
+        noise: standard normal, of the latents' shape, for a sample of the VAE's posterior; None for its mean.
+        """
+        pictures = pictures.to(self.device)
+        return self.fold.encode(self.vae.encode(pictures, noise).float() if self.vae else pictures)
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor, **how) -> Tensor:
+        """Pictures, floats in [0, 1], (B, C, H, W). how: tile and sliced where memory is short, see `VAE.decode`."""
         pictures = self.fold.decode(latents.float())
-        pictures = self.vae.decode(pictures) if self.vae else pictures
+        pictures = self.vae.decode(pictures, **how).float() if self.vae else pictures
         return ((pictures + 1) / 2).clamp(0, 1)
+
+    @cached_property
+    def preview(self) -> Callable[[Tensor], Tensor]:
+        """Latents -> small pictures (B, 3, h, w) in [0, 1], a pixel a place, without the VAE; of `step.x0_hat` at any step."""
+        return latent_to_rgb(self.vae) if self.vae else self.decode
 
     def _latent_shape(self, size: int | tuple[int, int] | None) -> tuple[int, int, int]:
         _, *own = self.config.picture
         height, width = own if size is None else (size, size) if isinstance(size, int) else size
-        factor = self.config.fold * (self.vae.factor if self.vae else 1)
-        if height < 1 or width < 1 or height % factor or width % factor:
-            raise ValueError(f"size must be a multiple of {factor}, got {height}x{width}")
-        return self.config.unet.in_channels, height // factor, width // factor
+        f = self.factor
+        if height < 1 or width < 1 or height % f or width % f:
+            raise ValueError(f"size must be a multiple of {f}, got {height}x{width}")
+        return self.config.unet.in_channels, height // f, width // f
 
     def _noise(self, generators: list[Generator], shape: tuple[int, ...]) -> Tensor:
         # drawn on the CPU, so that a seed is the same noise on every device
@@ -209,55 +219,25 @@ class TextToImage:
     # On disk -------------------------------------------------------------------------------
 
     @classmethod
-    def load(cls, name: str | Path, device: str | torch.device | None = None) -> "TextToImage":
-        """A shipped model by name ("mnist"), or a folder with model.json and model.safetensors.
+    def load(
+        cls, name: str | Path, device: str | torch.device | None = None, dtype: torch.dtype | None = None
+    ) -> "TextToImage":
+        """A shipped model by name ("mnist"), a folder, or an id on huggingface.co ("stable-diffusion-v1-5/stable-diffusion-v1-5").
 
-        Raises ValueError for a model that is not there or not whole.
+        A folder holds model.json and model.safetensors, or is in diffusers' layout, as Stable Diffusion 1.x and 2.x are.
+        dtype: of the weights of the latter; None for float16 on an NVIDIA GPU and float32 elsewhere. Raises ValueError for a
+        model that is not there, not whole or of another kind, OSError where there is no network.
         """
-        folder = find_model(name)
-        try:
-            fields = json.loads((folder / "model.json").read_text())
-            unet = UNetConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.pop("unet").items()})
-            text = fields.pop("text", None)
-            text = text and CLIPTextConfig(**text)
-            config = ModelConfig(unet=unet, text=text, picture=tuple(fields.pop("picture")), **fields)
-        except (OSError, KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{folder / 'model.json'} does not describe a model ({error})") from None
-        net = config.build()
-        load_weights(net, folder / "model.safetensors")
-        tokenizer = Tokenizer.load(folder, config.text.length) if text else None
-        vae = load_vae(folder / "vae") if (folder / "vae").exists() else None
-        return cls(config, net, device, tokenizer, vae)
+        device = device if isinstance(device, torch.device) else pick_device(device)
+        return cls(*folders.read(folders.find_model(name), device, dtype))
 
     def save(self, folder: str | Path) -> None:
-        """Write model.safetensors (float16), model.json, and the tokenizer's files and the VAE's where there are some."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_tensors(folder / "model.safetensors", {k: v.half() for k, v in self.net.state_dict().items()})
-        write(folder / "model.json", json.dumps(dataclasses.asdict(self.config), indent=2) + "\n")
-        if self.tokenizer:
-            self.tokenizer.save(folder)
-        if self.vae:
-            save_vae(self.vae, folder / "vae")
+        """Write a folder that `load` opens, weights in float16.
 
-
-def models() -> dict[str, Path]:
-    """The shipped models of pictures, name -> folder."""
-    folders = [folder for root in ROOTS for folder in sorted((root / "weights").glob("*/"))]
-    return {folder.name: folder for folder in folders if (folder / "model.json").exists()}
-
-
-def find_model(name: str | Path) -> Path:
-    if Path(name).is_dir():
-        return Path(name)
-    return choose(str(name), models(), "model", " (or a folder with model.json and model.safetensors)")
-
-
-def choose(name: str, known: dict, kind: str, hint: str = ""):
-    """known[name]. Raises ValueError that lists what there is."""
-    if name not in known:
-        raise ValueError(f"unknown {kind} {name!r}; there is {', '.join(known) or 'none'}{hint}")
-    return known[name]
+        With a VAE it is in diffusers' layout, and its StableDiffusionPipeline opens it too. Otherwise it holds
+        model.safetensors, model.json, and the tokenizer's files where there is one.
+        """
+        folders.save(self, Path(folder))
 
 
 def to_pil(pictures: Tensor) -> list[Image.Image]:

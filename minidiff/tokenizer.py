@@ -128,18 +128,24 @@ class Tokenizer:
     def load(cls, folder: str | Path, length: int = 77, pad: str | None = None) -> Self:
         """Read vocab.json and merges.txt, as CLIP has them, and words.txt if there is one.
 
-        Raises ValueError with the name of what is wrong.
+        Where transformers 5 wrote the folder, both are in tokenizer.json. Raises ValueError with the name of what is wrong.
         """
         try:
             path = Path(folder) / "words.txt"
             words = path.read_text(encoding="utf-8").split() if path.exists() else ()
             path = Path(folder) / "vocab.json"
-            vocab = dict(json.loads(path.read_text(encoding="utf-8")))
-            path = Path(folder) / "merges.txt"
-            lines = path.read_text(encoding="utf-8").splitlines()
+            whole = Path(folder) / "tokenizer.json"
+            if whole.exists() and not path.exists():
+                path = whole
+                both = json.loads(path.read_text(encoding="utf-8"))["model"]
+                vocab, lines = dict(both["vocab"]), [" ".join(pair) for pair in both["merges"]]
+            else:
+                vocab = dict(json.loads(path.read_text(encoding="utf-8")))
+                path = Path(folder) / "merges.txt"
+                lines = path.read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
             raise ValueError(f"{path} is missing") from None
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{path} cannot be read ({error})") from None
         merges = [tuple(line.split()) for line in lines if line and not line.startswith("#version")]
         for merge in merges:

@@ -1,18 +1,17 @@
 """CLIP's weights: the ones that come with minidiff, a folder's, and other people's from huggingface.co.
 
-Only here is it known how others write their files. Weights are read from safetensors alone: a .bin or .pt file is a
-pickle, and reading one can run any program that its author put there.
+Of transformers' words all is known here and nowhere else.
 """
 
 import dataclasses
-import hashlib
 import json
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from minidiff.files import asset, read_tensors, write, write_tensors
+from minidiff.checkpoints import Checkpoint, fetched, fill, read_json, save_part
+from minidiff.files import asset, write, write_tensors
 from minidiff.networks import CLIP, CLIPConfig, CLIPText, CLIPTextConfig, CLIPVisionConfig
 from minidiff.tokenizer import Tokenizer
 
@@ -45,7 +44,7 @@ def load_clip(name: str | Path = "clip", device: str | torch.device = "cpu") -> 
     folder = _folder(str(name))
     path = folder / "clip.json"
     if path.exists():
-        parts = _json(path)
+        parts = read_json(path, "a CLIP")
         try:
             text, vision = CLIPTextConfig(**parts["text"]), CLIPVisionConfig(**_tuples(parts["vision"]))
             config = CLIPConfig(text, vision, parts["dim"])
@@ -53,7 +52,7 @@ def load_clip(name: str | Path = "clip", device: str | torch.device = "cpu") -> 
             raise ValueError(f"{path} does not describe a CLIP ({error})") from None
     else:
         path = folder / "config.json"
-        config = clip_config(_json(path), path)
+        config = clip_config(read_json(path, "a CLIP"), path)
     with torch.device("meta"):  # no random weights, which would take longer than reading the real ones
         clip = CLIP(config)
     fit(clip, folder)
@@ -67,13 +66,23 @@ def save_clip(clip: CLIP, tokenizer: Tokenizer, folder: str | Path) -> None:
     write(Path(folder) / "clip.json", json.dumps(dataclasses.asdict(clip.config), indent=2) + "\n")
 
 
-def load_clip_text(folder: str | Path, device: str | torch.device = "cpu") -> CLIPText:
+def load_clip_text(
+    folder: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+) -> CLIPText:
     """A text network alone, from a folder such as Stable Diffusion's text_encoder. Raises as `load_clip` does."""
     path = Path(folder) / "config.json"
     with torch.device("meta"):
-        net = CLIPText(CLIPTextConfig(**_part(_json(path), "text", path)))
-    fit(net, Path(folder))
+        net = CLIPText(CLIPTextConfig(**_part(read_json(path, "a CLIP"), "text", path)))
+    fit(net, Path(folder), dtype)
     return _ready(net, device)
+
+
+def save_clip_text(net: CLIPText, folder: str | Path) -> None:
+    """Write model.safetensors (float16) and config.json, as transformers writes a CLIPTextModel."""
+    fields = {their: getattr(net.config, our) for their, (our, values) in SIZES.items() if "text" in values}
+    fields |= {"architectures": ["CLIPTextModel"], "model_type": "clip_text_model", "dtype": "float32"}
+    fields |= {"intermediate_size": 4 * net.config.width, "bos_token_id": None, "pad_token_id": None}
+    save_part(net, folder, "model", fields)
 
 
 def clip_config(fields: dict, path: Path) -> CLIPConfig:
@@ -89,38 +98,20 @@ def clip_config(fields: dict, path: Path) -> CLIPConfig:
     )
 
 
-def fit(net: nn.Module, folder: Path) -> None:
+def fit(net: nn.Module, folder: Path, dtype: torch.dtype = torch.float32) -> None:
     """Every tensor of the folder's model.safetensors into the network, and none left over, or a ValueError.
 
     Tensors of a text network alone are called text_model.* in some files and not in others; some files hold
     position_ids, which only count 0, 1, 2, ...
     """
-    path = folder / "model.safetensors"
-    tensors = {name: t for name, t in unpickled(path).items() if not name.endswith(".position_ids")}
-    if not any(name.startswith("text_model.") for name in net.state_dict()):
-        tensors = {name.removeprefix("text_model."): tensor for name, tensor in tensors.items()}
-    put(net, tensors, path)
+    alone = not any(name.startswith("text_model.") for name in net.state_dict())
 
+    def rename(name: str) -> str | None:
+        if name.endswith(".position_ids"):
+            return None
+        return name.removeprefix("text_model.") if alone else name
 
-def unpickled(path: Path) -> dict[str, Tensor]:
-    """A safetensors file, or a ValueError: also where there is nothing but a pickle beside it."""
-    if not path.exists() and (pickle := next(iter(sorted(path.parent.glob("*.bin"))), None)):
-        raise ValueError(f"{pickle} is a pickle, which can run any program: minidiff reads {path.name} alone")
-    return read_tensors(path)
-
-
-def put(net: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
-    """Every tensor into the network, and none left over, or a ValueError that names path."""
-    wanted = net.state_dict()
-    for name, tensor in wanted.items():
-        if name not in tensors:
-            raise ValueError(f"{path} does not fit its model: it has no {name}")
-        if tensors[name].shape != tensor.shape:
-            shapes = f"{tuple(tensors[name].shape)}, expected {tuple(tensor.shape)}"
-            raise ValueError(f"{path} does not fit its model: {name} has shape {shapes}")
-    if more := next((name for name in tensors if name not in wanted), None):
-        raise ValueError(f"{path} does not fit its model, which has no {more}")
-    net.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
+    fill(net, Checkpoint(folder, "model"), rename, dtype)
 
 
 def _ready(net: nn.Module, device: str | torch.device) -> nn.Module:
@@ -142,42 +133,6 @@ def _folder(name: str) -> Path:
     for file in FILES:
         path = fetched(name, file)
     return path.parent
-
-
-def fetched(repo: str, file: str) -> Path:
-    """A file of a repository on huggingface.co, from huggingface's cache or the network, checked."""
-    try:
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-    except ModuleNotFoundError:
-        raise ValueError(f"fetching {repo} needs one more package: pip install huggingface_hub") from None
-    try:
-        path = Path(hf_hub_download(repo, file))
-    except LocalEntryNotFoundError:  # neither here nor reachable
-        raise OSError(
-            f"cannot fetch {file} of {repo} (no network, or huggingface.co does not answer): try again, or name a "
-            f"folder that holds {', '.join(FILES)}"
-        ) from None
-    except HFValidationError:
-        raise ValueError(f"{repo!r} is neither a folder nor an id on huggingface.co") from None
-    except HfHubHTTPError as error:
-        status = error.response.status_code
-        why = "is not there, or not public" if status in (401, 403, 404) else f"cannot be had (status {status})"
-        raise ValueError(f"{repo} is no folder here, and its {file} on huggingface.co {why}") from None
-    published = path.resolve().name  # large files lie in the cache under their sha256
-    if len(published) == 64:
-        with path.open("rb") as opened:
-            digest = hashlib.file_digest(opened, "sha256").hexdigest()
-        if digest != published:
-            raise ValueError(f"{path} is not the published file: delete {path.resolve()}, and it is fetched anew")
-    return path
-
-
-def _json(path: Path) -> dict:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise ValueError(f"{path} does not describe a CLIP ({error})") from None
 
 
 def _tuples(fields: dict) -> dict:

@@ -158,7 +158,7 @@ TINY = UNetConfig(4, 4, (8, 16), (False, True), layers=1, heads=2, context_dim=8
 def small(monkeypatch):
     """A tiny UNet and a tiny VAE of factor 4 in the place of the emoji model's."""
     monkeypatch.setattr(latents, "EMOJI", replace(latents.EMOJI, unet=TINY, fold=1))
-    monkeypatch.setattr(latents, "CONFIG", VAEConfig(channels=(8,), layers=1, groups=4, fold=4))
+    monkeypatch.setattr(latents, "CONFIG", VAEConfig(channels=(4, 4, 8), layers=1, groups=4))
     monkeypatch.setattr(latents, "PICTURES", 16)
     return latents.Options(repeats=2, batch=2, side=16, device="cpu")
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from minidiff import TextToImage, data
+from minidiff.config import ModelConfig
 from minidiff.evaluate import evaluate, inception, judge_accuracy, judged, load_judge
 from minidiff.files import asset
 from minidiff.networks import UNetConfig
-from minidiff.pipeline import ModelConfig
 
 
 @pytest.fixture(scope="module")

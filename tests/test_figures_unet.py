@@ -5,8 +5,8 @@ import torch
 from drawn import assert_drawn, count, noise
 
 from minidiff import TextToImage, viz
+from minidiff.config import ModelConfig
 from minidiff.networks import UNet, UNetConfig, room_names, rooms
-from minidiff.pipeline import ModelConfig
 
 DEEP = UNetConfig(
     channels=(8, 8, 16, 16), attention=(False, True, True, True), layers=3, heads=2, context_dim=8, groups=4

@@ -81,7 +81,7 @@ def test_both_beliefs_are_of_the_guided_walk(pipe, drawn, scale, negative):
     viz.guidance(pipe, "7", negative, scale, seed=1, steps=9)
     pictures, written = drawn
     walk = list(pipe.stream(["7"], negative=negative, scale=scale, seed=1, steps=9))
-    times = pipe.grid(9, pipe.schedule)
+    times = pipe.times(9, "dpmpp_2m")
     for column, k in enumerate((0, 2, 4, 6, 8)):
         x = walk[k - 1].x if k else noise((1, 4, 14, 14), 1)
         parts = (pipe.net.unet, pipe.schedule, pipe.prediction)

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from minidiff import TextToImage, data
+from minidiff.config import ModelConfig
 from minidiff.data.shards import Shards
 from minidiff.evaluate_emoji import in_style, load_style_judge, named
 from minidiff.files import asset, read_tensors
 from minidiff.networks import CLIP, VAE, CLIPConfig, CLIPTextConfig, CLIPVisionConfig, UNetConfig, VAEConfig
-from minidiff.pipeline import ModelConfig
 from minidiff.tokenizer import END, Tokenizer
 from minidiff.training import TrainConfig
 from minidiff.training.autoencoder import psnr
@@ -22,6 +22,7 @@ from minidiff.weights import load_clip, save_clip
 from minidiff.weights_vae import save_vae
 
 CPU = torch.device("cpu")
+UNET = "unet/diffusion_pytorch_model.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,7 @@ def tools():
     tokenizer = Tokenizer.train(captions, 50, length=16)
     text = CLIPTextConfig(len(tokenizer.vocab), 16, 16, layers=1, heads=2, end=tokenizer.vocab[END])
     clip = CLIP(CLIPConfig(text, CLIPVisionConfig(size=64, patch=32, width=16, layers=1, heads=2), dim=8))
-    vae = VAE(VAEConfig(channels=(8, 8), layers=1, latent_channels=3, groups=4, scaling=2.0, fold=4))
+    vae = VAE(VAEConfig(channels=(4, 4, 8, 8), layers=1, latent_channels=3, groups=4, scaling=2.0))
     return vae.eval().requires_grad_(False), clip.eval().requires_grad_(False), tokenizer
 
 
@@ -96,9 +97,9 @@ def preset(tools, kept, tmp_path_factory):
     folder = tmp_path_factory.mktemp("tools")
     save_vae(vae, folder / "vae")
     save_clip(clip, tokenizer, folder / "clip")
-    unet = UNetConfig(12, 12, (8, 16), (False, True), layers=1, heads=2, context_dim=16, groups=4, pooled=True)
+    unet = UNetConfig(3, 3, (8, 16), (False, True), layers=1, heads=2, context_dim=16, groups=4, pooled=True)
     return Preset(
-        ModelConfig(name="tiny", unet=unet, picture=(3, 64, 64)),
+        ModelConfig(name="tiny", unet=unet, picture=(3, 64, 64), fold=1),
         lambda batch, seed, folder: latent_batches(folder, batch, seed),
         prompt="",
         reader=str(folder / "clip"),
@@ -120,43 +121,43 @@ def test_a_model_in_latents_is_trained_kept_and_draws(preset, tools, kept, tmp_p
     vae, clip, _ = tools
     run(preset, kept, tmp_path / "run", 3)
     pipe = TextToImage.load(tmp_path / "run", "cpu")
-    assert pipe.latents("a noto emoji of a red apple", steps=2).shape == (1, 12, 4, 4)
+    assert pipe.latents("a noto emoji of a red apple", steps=2).shape == (1, 3, 8, 8)
     [image] = pipe("a noto emoji of a red apple", steps=2)
     assert (image.mode, image.size) == ("RGB", (64, 64))
     for ours, theirs in ((pipe.vae, vae), (pipe.net.text_encoder, clip.text_model)):
         for name, tensor in theirs.state_dict().items():
             assert torch.equal(ours.state_dict()[name], tensor.half().float()), name
-    assert not any(name.startswith("vae") for name in read_tensors(tmp_path / "run/model.safetensors"))
+    assert set(read_tensors(tmp_path / "run" / UNET)) == set(pipe.net.unet.state_dict())
 
 
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(preset, kept, tmp_path):
     whole = run(preset, kept, tmp_path / "whole", 4)
     parts = run(preset, kept, tmp_path / "parts", 4, stop=2) + run(preset, kept, tmp_path / "parts", 4)
     assert whole == parts
-    assert (tmp_path / "whole/model.safetensors").read_bytes() == (tmp_path / "parts/model.safetensors").read_bytes()
+    assert (tmp_path / "whole" / UNET).read_bytes() == (tmp_path / "parts" / UNET).read_bytes()
 
 
 @pytest.fixture
 def pipe(tools):
     vae, clip, tokenizer = tools
-    unet = UNetConfig(12, 12, (8, 16), (False, True), layers=1, heads=2, context_dim=16, groups=4)
-    config = ModelConfig(name="tiny", unet=unet, picture=(3, 64, 64), text=clip.config.text)
+    unet = UNetConfig(3, 3, (8, 16), (False, True), layers=1, heads=2, context_dim=16, groups=4)
+    config = ModelConfig(name="tiny", unet=unet, picture=(3, 64, 64), fold=1, text=clip.config.text)
     return TextToImage(config, config.build(), "cpu", tokenizer, vae)
 
 
 def test_pictures_become_latents_and_latents_pictures(pipe, tools):
     pictures = data.emoji("validation").floats(range(2))
     latents = pipe.to_latents(pictures)
-    assert latents.shape == (2, 12, 4, 4)
-    assert torch.equal(latents, pipe.fold.encode(tools[0].encode(pictures)))
+    assert latents.shape == (2, 3, 8, 8)
+    assert torch.equal(latents, tools[0].encode(pictures))
     back = (tools[0].decode(tools[0].encode(pictures)) + 1) / 2
     assert torch.allclose(pipe.decode(latents), back.clamp(0, 1), atol=1e-5)
 
 
-def test_a_side_is_a_multiple_of_the_vaes_factor_times_the_fold(pipe):
-    assert pipe.latents("", steps=1, size=(32, 80)).shape == (1, 12, 2, 5)
-    with pytest.raises(ValueError, match="size must be a multiple of 16, got 40x40"):
-        pipe.stream("", steps=1, size=40)
+def test_a_side_is_a_multiple_of_the_vaes_factor(pipe):
+    assert pipe.latents("", steps=1, size=(32, 80)).shape == (1, 3, 4, 10)
+    with pytest.raises(ValueError, match="size must be a multiple of 8, got 41x41"):
+        pipe.stream("", steps=1, size=41)
 
 
 # What the CLIP of emoji is trained on --------------------------------------------------------

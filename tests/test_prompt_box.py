@@ -94,7 +94,7 @@ def test_the_picture_is_large_and_the_way_to_it_below(pictures, unclipped):
     torch.testing.assert_close(middles(image, 16, 30, 256, 32), result, rtol=0, atol=1.5 / 255)
     assert "the picture" in title
     steps = list(PIPE.stream("a red seven", scale=2.0, seed=3, steps=11))
-    times = PIPE.grid(11, PIPE.schedule).tolist()
+    times = PIPE.times(11, "dpmpp_2m").tolist()
     for (picture, title, below, frame), k in zip(pictures.values(), (1, 3, 5, 7, 9, 11), strict=True):
         assert torch.allclose(picture, PIPE.decode(steps[k - 1].x0_hat)[0], atol=1e-5)
         assert (title, below) == (f"t = {times[k - 1]:.2f}", f"step {k}")

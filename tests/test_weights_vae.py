@@ -8,7 +8,7 @@ import torch
 
 from minidiff.files import read_tensors, write_tensors
 from minidiff.networks import VAE, VAEConfig
-from minidiff.weights_vae import load_diffusers_vae, vae_config
+from minidiff.weights_vae import load_vae, vae_config
 
 CONFIG = VAEConfig(in_channels=1, channels=(8, 16), layers=1, latent_channels=3, groups=4, scaling=0.7)
 THEIRS = {
@@ -51,7 +51,7 @@ def change(folder, **tensors):
 
 def refused(folder):
     with pytest.raises(ValueError) as problem:
-        load_diffusers_vae(folder)
+        load_vae(folder)
     assert "\n" not in str(problem.value)
     return str(problem.value)
 
@@ -70,7 +70,7 @@ def test_what_diffusers_writes_computes_the_same(tmp_path):
     written = kl(**fields, scaling_factor=0.7).eval()
     written.save_pretrained(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"config.json", FILE}
-    vae = load_diffusers_vae(tmp_path)
+    vae = load_vae(tmp_path)
     assert vae.config == CONFIG and not vae.training and not any(p.requires_grad for p in vae.parameters())
     x = torch.rand(2, 1, 8, 12) * 2 - 1
     mean = written.encode(x).latent_dist.mean
@@ -79,7 +79,7 @@ def test_what_diffusers_writes_computes_the_same(tmp_path):
 
 
 def test_a_folder_of_diffusers(theirs, vae):
-    loaded = load_diffusers_vae(str(theirs), "cpu")
+    loaded = load_vae(str(theirs), "cpu")
     assert loaded.config == CONFIG and same(loaded, vae)
 
 
@@ -97,12 +97,12 @@ def test_names_and_shapes_of_2022(theirs, vae, convolutions):
         and "decoder.mid_block.attentions.0.key.bias" in old
     )
     write_tensors(theirs / FILE, old)
-    assert same(load_diffusers_vae(theirs), vae)
+    assert same(load_vae(theirs), vae)
 
 
 def test_half_precision_is_read_as_float32(theirs, vae):
     write_tensors(theirs / FILE, {name: value.half() for name, value in vae.state_dict().items()})
-    loaded = load_diffusers_vae(theirs)
+    loaded = load_vae(theirs)
     assert {p.dtype for p in loaded.parameters()} == {torch.float32} and same(loaded, vae.half().float())
 
 
@@ -131,7 +131,7 @@ def test_missing_and_damaged_files_are_named(theirs):
         (theirs / "config.json").write_text(damaged)
         assert refused(theirs).startswith(f"{theirs / 'config.json'} does not describe a VAE (")
     (theirs / "config.json").unlink()
-    assert refused(theirs).startswith(f"{theirs / 'config.json'} does not describe a VAE (")
+    assert refused(theirs).endswith("config.json is missing")
 
 
 def test_a_pickle_is_refused(theirs):

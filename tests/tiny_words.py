@@ -3,8 +3,8 @@
 import torch
 
 from minidiff import TextToImage, data
+from minidiff.config import ModelConfig
 from minidiff.networks import CLIP, CLIPConfig, CLIPTextConfig, CLIPVisionConfig, UNetConfig
-from minidiff.pipeline import ModelConfig
 from minidiff.tokenizer import END, Tokenizer
 
 

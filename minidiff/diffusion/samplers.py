@@ -7,6 +7,7 @@ picture, the animation and the widget:
 
 denoise: (x, t) -> x0_hat. x: the start noise (B, C, H, W). times: falling, from `grids`.
 noise: x -> fresh noise of its shape, used by the samplers that add some on the way.
+after: (x, t) -> x, what is done to the noisy picture after each step, at the time it reached; nothing if not given.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from minidiff.diffusion.predictions import Denoiser
 from minidiff.diffusion.schedules import Schedule, as_time
 
 Noise = Callable[[Tensor], Tensor]
+After = Callable[[Tensor, Tensor], Tensor]
 
 
 class Step(NamedTuple):
@@ -28,6 +30,10 @@ class Step(NamedTuple):
     x: Tensor  # the noisy picture after the step
     x0_hat: Tensor  # the clean picture that the step believed in
     t: Tensor  # the time it reached
+
+
+def _nothing(x: Tensor, t: Tensor) -> Tensor:
+    return x
 
 
 class Stop(NamedTuple):
@@ -57,6 +63,7 @@ def ddpm(
     schedule: Schedule,
     *,
     noise: Noise = torch.randn_like,
+    after: After = _nothing,
     variance: str = "small",
 ) -> Iterator[Step]:
     """Ancestral sampling: draw the next picture from q(x_next | x, x0_hat), a Gaussian.
@@ -75,6 +82,7 @@ def ddpm(
         if to.sigma > 0:  # a clean picture gets no more noise
             var = added * to.sigma**2 / now.sigma**2 if variance == "small" else added
             x = x + var**0.5 * noise(x)
+        x = after(x, to.t)
         yield Step(x, x0_hat, to.t)
 
 
@@ -86,6 +94,7 @@ def ddim(
     schedule: Schedule,
     *,
     noise: Noise = torch.randn_like,
+    after: After = _nothing,
     eta: float = 0.0,
 ) -> Iterator[Step]:
     """Noise the believed picture again, to the next level, with the noise it believes in.
@@ -103,24 +112,38 @@ def ddim(
         x = to.alpha * x0_hat + (to.sigma**2 - fresh**2) ** 0.5 * eps_hat
         if fresh > 0:
             x = x + fresh * noise(x)
+        x = after(x, to.t)
         yield Step(x, x0_hat, to.t)
 
 
 @torch.no_grad()
 def euler(
-    denoise: Denoiser, x: Tensor, times: Tensor, schedule: Schedule, *, noise: Noise = torch.randn_like
+    denoise: Denoiser,
+    x: Tensor,
+    times: Tensor,
+    schedule: Schedule,
+    *,
+    noise: Noise = torch.randn_like,
+    after: After = _nothing,
 ) -> Iterator[Step]:
     """Follow the slope: x changes as alpha and sigma do. First order; equal to ddim at eta = 0."""
     for now, to in pairwise(_stops(times, schedule)):
         x0_hat = denoise(x, now.t)
         eps_hat = (x - now.alpha * x0_hat) / now.sigma
         x = x + (to.alpha - now.alpha) * x0_hat + (to.sigma - now.sigma) * eps_hat
+        x = after(x, to.t)
         yield Step(x, x0_hat, to.t)
 
 
 @torch.no_grad()
 def heun(
-    denoise: Denoiser, x: Tensor, times: Tensor, schedule: Schedule, *, noise: Noise = torch.randn_like
+    denoise: Denoiser,
+    x: Tensor,
+    times: Tensor,
+    schedule: Schedule,
+    *,
+    noise: Noise = torch.randn_like,
+    after: After = _nothing,
 ) -> Iterator[Step]:
     """Look ahead with Euler, then step with the mean of both slopes: second order, two calls a step.
 
@@ -136,12 +159,19 @@ def heun(
             eps_ahead = (ahead - to.alpha * x0_ahead) / to.sigma
             x0_hat, eps_hat = (x0_hat + x0_ahead) / 2, (eps_hat + eps_ahead) / 2
         x = x + (to.alpha - now.alpha) * x0_hat + (to.sigma - now.sigma) * eps_hat
+        x = after(x, to.t)
         yield Step(x, x0_hat, to.t)
 
 
 @torch.no_grad()
 def dpmpp_2m(
-    denoise: Denoiser, x: Tensor, times: Tensor, schedule: Schedule, *, noise: Noise = torch.randn_like
+    denoise: Denoiser,
+    x: Tensor,
+    times: Tensor,
+    schedule: Schedule,
+    *,
+    noise: Noise = torch.randn_like,
+    after: After = _nothing,
 ) -> Iterator[Step]:
     """DPM-Solver++(2M): second order with one call a step, by remembering the last x0_hat.
 
@@ -158,6 +188,7 @@ def dpmpp_2m(
         shrink = to.sigma / now.sigma
         x = shrink * x + (to.alpha - shrink * now.alpha) * believed
         last_x0_hat, last_width = x0_hat, width
+        x = after(x, to.t)
         yield Step(x, x0_hat, to.t)
 
 

@@ -1,5 +1,6 @@
 """Attention: how pixels look at each other, and at the context. Vaswani et al. 2017; Rombach et al. 2022."""
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
@@ -89,3 +90,39 @@ class GEGLU(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         value, gate = self.proj(x).chunk(2, dim=-1)
         return value * F.gelu(gate)
+
+
+class Summary(nn.Module):
+    """The context as one vector, (B, L, D) -> (B, width): the tokens' mean asks, the tokens and the mean answer.
+
+    Diffusers' `addition_embed_type="text"`, which DeepFloyd IF uses.
+    """
+
+    def __init__(self, dim: int, width: int, heads: int):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim)
+        self.pool = Pool(dim, heads)
+        self.proj = nn.Linear(dim, width)
+        self.norm2 = nn.LayerNorm(width)
+
+    def forward(self, context: Tensor) -> Tensor:
+        return self.norm2(self.proj(self.pool(self.norm1(context))))
+
+
+class Pool(nn.Module):
+    def __init__(self, dim: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.positional_embedding = nn.Parameter(dim**-0.5 * torch.randn(1, dim))  # of the mean
+        self.q_proj = nn.Linear(dim, dim)
+        self.k_proj = nn.Linear(dim, dim)
+        self.v_proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, L, D)
+        mean = x.mean(dim=1, keepdim=True) + self.positional_embedding  # (B, 1, D)
+        x = torch.cat([mean, x], dim=1)
+        q, k, v = (
+            rearrange(z, "b n (h d) -> b h n d", h=self.heads)
+            for z in (self.q_proj(mean), self.k_proj(x), self.v_proj(x))
+        )
+        return rearrange(F.scaled_dot_product_attention(q, k, v), "b h 1 d -> b (h d)")  # (B, D)

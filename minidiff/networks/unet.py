@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minidiff.networks.attention import SpatialTransformer
+from minidiff.networks.attention import SpatialTransformer, Summary
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,7 @@ class UNetConfig:
     heads: int | tuple[int, ...] = 8  # attention heads, for all levels or one entry a level
     context_dim: int = 768  # width of a context token
     groups: int = 32  # GroupNorm groups
-    pooled: bool = (
-        False  # add the last token, which has seen the whole text, to the time embedding (Podell et al. 2023)
-    )
+    pooled: bool = False  # add a summary of the context to the time embedding: it reaches every block at every place
     linear_projection: bool = False  # Stable Diffusion 2.x projects with Linear, 1.x with a 1x1 convolution
 
     def __post_init__(self):
@@ -55,7 +53,7 @@ class UNet(nn.Module):
         self.conv_in = nn.Conv2d(config.in_channels, channels[0], 3, padding=1)
         self.time_embedding = TimeEmbedding(channels[0], time_dim)
         if config.pooled:
-            self.class_embedding = nn.Linear(config.context_dim, time_dim)
+            self.add_embedding = Summary(config.context_dim, time_dim, heads[-1])
 
         self.down_blocks = nn.ModuleList()
         skips = [channels[0]]  # channels of what the way down leaves for the way up
@@ -85,7 +83,7 @@ class UNet(nn.Module):
         context = context.to(dtype)
         emb = self.time_embedding(time, dtype)  # (B, 4 c)
         if self.config.pooled:
-            emb = emb + self.class_embedding(context[:, -1])
+            emb = emb + self.add_embedding(context)
         x = self.conv_in(x.to(dtype))  # (B, c, H, W)
         skips = [x]
         for block in self.down_blocks:

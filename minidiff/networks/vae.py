@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from minidiff.networks.fold import Fold
 from minidiff.networks.tiles import in_tiles
 from minidiff.networks.unet import Upsample
 
@@ -27,7 +26,6 @@ class VAEConfig:
     latent_channels: int = 4  # channels of a latent
     groups: int = 32  # GroupNorm groups
     scaling: float = 0.18215  # latents are multiplied by it: 1 / their spread. The value of files that name none
-    fold: int = 1  # squares of fold x fold pixels become one before the first level
 
     def __post_init__(self):
         if wrong := [c for c in self.channels if c % self.groups]:
@@ -38,7 +36,7 @@ class VAEConfig:
     @property
     def factor(self) -> int:
         """How many pixels a latent is high and wide."""
-        return self.fold * 2 ** (len(self.channels) - 1)
+        return 2 ** (len(self.channels) - 1)
 
 
 class Posterior(NamedTuple):
@@ -62,7 +60,6 @@ class VAE(nn.Module):
     def __init__(self, config: VAEConfig = VAEConfig()):
         super().__init__()
         self.config = config
-        self.fold = Fold(config.fold)
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
         self.quant_conv = nn.Conv2d(2 * config.latent_channels, 2 * config.latent_channels, 1)
@@ -106,10 +103,10 @@ class VAE(nn.Module):
         return in_tiles(self._picture, z, tile, self.factor, enter=1, leave=self.factor) if tile else self._picture(z)
 
     def _moments(self, x: Tensor) -> Tensor:
-        return self.quant_conv(self.encoder(self.fold.encode(x)))  # (B, 2 c, h, w)
+        return self.quant_conv(self.encoder(x.to(self.quant_conv.weight.dtype)))  # (B, 2 c, h, w)
 
     def _picture(self, z: Tensor) -> Tensor:
-        return self.fold.decode(self.decoder(self.post_quant_conv(z.to(self.post_quant_conv.weight.dtype))))
+        return self.decoder(self.post_quant_conv(z.to(self.post_quant_conv.weight.dtype)))
 
 
 # The two ways --------------------------------------------------------------------------------
@@ -119,7 +116,7 @@ class Encoder(nn.Module):
     def __init__(self, config: VAEConfig):
         super().__init__()
         channels, last = config.channels, config.channels[-1]
-        self.conv_in = nn.Conv2d(config.in_channels * config.fold**2, channels[0], 3, padding=1)
+        self.conv_in = nn.Conv2d(config.in_channels, channels[0], 3, padding=1)
         self.down_blocks = nn.ModuleList(
             DownBlock(before, width, config, last=level == len(channels) - 1)
             for level, (before, width) in enumerate(zip((channels[0], *channels), channels, strict=False))
@@ -147,7 +144,7 @@ class Decoder(nn.Module):
             for level, (before, width) in enumerate(zip((channels[0], *channels), channels, strict=False))
         )
         self.conv_norm_out = _norm(channels[-1], config)
-        self.conv_out = nn.Conv2d(channels[-1], config.in_channels * config.fold**2, 3, padding=1)
+        self.conv_out = nn.Conv2d(channels[-1], config.in_channels, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
         x = self.mid_block(self.conv_in(z))  # (B, c, h, w)

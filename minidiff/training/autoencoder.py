@@ -14,7 +14,7 @@ from minidiff.training.checkpoint import restore, save
 from minidiff.training.loop import EMA, TrainConfig, warm_up_and_decay
 from minidiff.weights_vae import save_vae
 
-CONFIG = VAEConfig(channels=(64,), layers=1, groups=8, fold=4)  # 3 x 64 x 64 becomes 4 x 16 x 16
+CONFIG = VAEConfig(channels=(16, 32, 64), layers=1, groups=8)  # 3 x 64 x 64 becomes 4 x 16 x 16
 TRAIN = TrainConfig(steps=9000, warmup=100)
 BATCH = 16  # pictures a step
 KL_WEIGHT = 2e-2  # how much a latent that is far from noise counts

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from minidiff import data
+from minidiff.config import ModelConfig
 from minidiff.diffusion import PREDICTIONS, SCHEDULES
 from minidiff.files import asset
 from minidiff.networks import Conditional, Fold, Ready, UNetConfig
-from minidiff.pipeline import ModelConfig, TextToImage
+from minidiff.pipeline import TextToImage
 from minidiff.tokenizer import Tokenizer
 from minidiff.training.checkpoint import planned_steps
 from minidiff.training.distributed import first_goes_ahead, is_first, my_rows, of_first
@@ -133,7 +134,7 @@ PRESETS = {
         lambda batch, seed, kept: latent_batches(kept, batch, seed, my_rows(batch)),
         prompt='"a twemoji emoji of a red apple"',
         batch=32,
-        train=TrainConfig(steps=17_000, times="noisier"),
+        train=TrainConfig(steps=38_000, times="noisier"),
         reader="clip_emoji",
         vae="weights/emoji/vae",
         fast=True,

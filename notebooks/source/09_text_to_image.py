@@ -443,7 +443,7 @@ show(viz.attention(pipe, "a red seven on a blue background", step=SOME, seed=0, 
 #
 # - Every token was made by a tower that had already read the tokens before it. The state of "background" knows which colour came earlier, and the end token knows all.
 # - Shares add up to 1, so they have to go somewhere. Tokens that are no words (the start, the end, and the ends that fill up a short text) take some of them.
-# - A map says where a token was *listened to*, not what it did there. And attention is not the only way in: in this model the last token, which has seen the whole text, is also added to the time embedding, and
+# - A map says where a token was *listened to*, not what it did there. And attention is not the only way in: in this model a summary of all tokens is also added to the time embedding, and
 #   so reaches every block at every place (as the pooled text of SDXL does: Podell et al. 2023). No map shows that.
 #
 # Step, seed, prompt and scale to turn. Watch one word from the first step to the last.

@@ -1,11 +1,8 @@
 """Our VAE has the parameter names of diffusers' AutoencoderKL, and computes the same."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from diffusers import AutoencoderKL
-from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from minidiff.networks import VAE, VAEConfig
 
@@ -62,21 +59,6 @@ def test_same_output(name, size):
     torch.testing.assert_close(ours.decode(config.scaling * z), picture, **CLOSE)
     torch.testing.assert_close(ours.encode(x), config.scaling * want.mean, **CLOSE)
     torch.testing.assert_close(ours.encode(x, z), config.scaling * (want.mean + want.std * z), **CLOSE)
-
-
-@torch.no_grad()
-def test_a_folded_picture_is_a_picture_of_more_channels():
-    config = replace(TINY["gray"], fold=2)
-    torch.manual_seed(0)
-    theirs = theirs_of(config, in_channels=4, out_channels=4).eval()
-    ours = VAE(config)
-    ours.load_state_dict(theirs.state_dict(), strict=True)
-    x = torch.rand(2, 1, 16, 24) * 2 - 1
-    mean = theirs.encode(pixel_unshuffle(x, 2)).latent_dist.mean
-    torch.testing.assert_close(ours.posterior(x).mean, mean, **CLOSE)
-    torch.testing.assert_close(
-        ours.decode(config.scaling * mean), pixel_shuffle(theirs.decode(mean).sample, 2), **CLOSE
-    )
 
 
 def test_same_parameters_as_stable_diffusion():

@@ -1,0 +1,82 @@
+"""From a picture instead of from noise: start later, and keep what is known.
+
+Image to image: a picture that is noised to the time t is as good a start as the noise that a walk would have come from.
+So begin there; the later, the less is changed (Meng et al. 2021). Inpainting: after every step the part that is to
+stay is put back, as noisy as the rest is by then (Lugmayr et al. 2022, without their going back and forth).
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from minidiff.diffusion import Schedule
+
+
+def left(times: Tensor, strength: float) -> Tensor:
+    """The times (n + 1,) that are left to visit: the last int(n * strength) steps.
+
+    strength: 1 visits all. Raises ValueError outside 0 to 1, and where no step is left.
+    """
+    if not (math.isfinite(strength) and 0 <= strength <= 1):
+        raise ValueError(f"strength must lie between 0 and 1, got {strength}")
+    steps = len(times) - 1
+    if not int(steps * strength):
+        raise ValueError(f"strength {strength} of {steps} steps leaves no step: take a greater strength, or more steps")
+    return times[steps - int(steps * strength) :]
+
+
+def keep(
+    known: Tensor, mask: Tensor, noise: Tensor, schedule: Schedule, end: Tensor | float = 0.0
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """What a sampler does after each step: the known part again, noised to the time it reached, by the same noise always.
+
+    known, noise: (B, c, h, w). mask: (1 or B, 1, h, w), 1 where a new picture is drawn, 0 where the known one stays.
+    end: the walk's last time, after which the known part is clean.
+    """
+
+    def after(x: Tensor, t: Tensor) -> Tensor:
+        return mask * x + (1 - mask) * (known if t <= end else schedule.add_noise(known, noise, t))
+
+    return after
+
+
+def from_pil(picture: Image.Image, channels: int = 3) -> Tensor:
+    """A picture in [-1, 1], (1, channels, H, W)."""
+    pixels = np.asarray(picture.convert("RGB" if channels == 3 else "L"), dtype=np.float32)
+    return torch.from_numpy(pixels.reshape(*pixels.shape[:2], channels)).permute(2, 0, 1)[None] / 127.5 - 1
+
+
+def mask_from_pil(mask: Image.Image, size: tuple[int, int], places: tuple[int, int]) -> Tensor:
+    """A mask on the latents' grid, (1, 1, h, w) of 0 and 1: 1 where it is white.
+
+    size: height and width of the picture, which the mask must have too. places: those of the latents. A latent takes what
+    its upper left pixel says, as in diffusers. Raises ValueError for another size.
+    """
+    if mask.size[::-1] != size:
+        raise ValueError(f"the mask is {mask.height}x{mask.width}, and the picture {size[0]}x{size[1]}")
+    white = (from_pil(mask, 1) >= 0).float()
+    return F.interpolate(white, size=places)
+
+
+def prepared(
+    init: Image.Image | Tensor, mask: Image.Image | Tensor | None, channels: int, factor: int, encode: Callable
+) -> tuple[Tensor, Tensor | None]:
+    """A picture to begin from as latents (1 or B, c, h, w), and the mask on their grid, (1 or B, 1, h, w) or None.
+
+    channels, factor: of the model's pictures, and how many pixels a latent is wide. encode: pictures -> latents.
+    """
+    if isinstance(init, Image.Image):
+        if init.width % factor or init.height % factor:
+            raise ValueError(f"the sides of a picture must be multiples of {factor}, got {init.height}x{init.width}")
+        init = encode(from_pil(init, channels))
+    places = init.shape[2:]
+    if isinstance(mask, Image.Image):
+        mask = mask_from_pil(mask, (places[0] * factor, places[1] * factor), places)
+    if mask is not None and (mask.ndim != 4 or mask.shape[1:] != (1, *places)):
+        raise ValueError(f"the mask must have shape {(1, 1, *places)}, got {tuple(mask.shape)}")
+    return init, None if mask is None else mask.to(init)
