@@ -37,7 +37,9 @@ TINY = {
 class Options:
     size: Literal["true", "tiny"] = "true"
     n: int = 3
-    """Calls of each part in each process; the first is not counted."""
+    """Calls of each part in each process, at least; the first is not counted."""
+    seconds: float = 3.0
+    """Short calls are made more often, for so long."""
     turns: int = 2
     """Processes of each side."""
     side: Literal["ours", "theirs"] | None = None
@@ -105,7 +107,7 @@ def measure(options: Options) -> None:
     outputs: dict[str, Tensor] = {}
     for name, call in ask.items():
         times = []
-        for _ in range(options.n + 1):
+        while len(times) <= options.n or sum(times) < options.seconds:
             start = time.perf_counter()
             outputs[name] = call()
             times.append(time.perf_counter() - start)
@@ -124,8 +126,9 @@ def main(options: Options) -> None:
         runs = {side: [] for side in SIDES}
         for _ in range(options.turns):
             for side in SIDES:
-                command = [sys.executable, __file__, "--side", side, "--folder", where, "--n", str(options.n)]
-                done = subprocess.run([*command, "--size", options.size], capture_output=True, text=True, check=True)
+                command = [sys.executable, __file__, "--side", side, "--folder", where, "--size", options.size]
+                command += ["--n", str(options.n), "--seconds", str(options.seconds)]
+                done = subprocess.run(command, capture_output=True, text=True, check=True)
                 runs[side].append(json.loads(done.stdout.splitlines()[-1]))
         ours, theirs = (read_tensors(folder / f"{side}.safetensors") for side in SIDES)
     print(f"{'':8}{'ours':>10}{'theirs':>10}{'ratio':>8}{'largest difference, in the outputs standard deviation':>58}")

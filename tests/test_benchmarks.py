@@ -25,7 +25,7 @@ def load(name: str):
 
 experiment = load("experiment")
 recipe, ablations, quality, vae = load("recipe"), load("ablations"), load("time_to_quality"), load("vae")
-latents, ladder = load("latents"), load("gpu_ladder")
+latents, ladder, true_size = load("latents"), load("gpu_ladder"), load("true_size")
 SETTINGS = {"command": "python x.py", "machine": "here", "n": 9, "scale": 1.5, "seeds": [0, 1, 2]}
 
 
@@ -311,3 +311,14 @@ def test_numbers_that_cannot_be(rungs):
     for name in ("steps", "windows", "warm", "batch"):
         with pytest.raises(ValueError, match=f"^{name} must be at least 1, got 0"):
             ladder.measure(replace(rungs, **{name: 0}))
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_ours_and_theirs_in_processes_of_their_own(capsys):
+    true_size.main(true_size.Options(size="tiny", n=1, seconds=0.0, turns=1))
+    lines = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines()[1:]}
+    for part in ("text", "unet", "vae"):
+        _, ours, _, theirs, _, ratio, apart = lines[part]
+        assert float(ours) >= 0 and float(theirs) >= 0 and float(ratio) > 0
+        assert float(apart) < 1e-3
+    assert 0 < float(lines["memory"][-5]) < 1.2 and lines["load"][2] == "s"

@@ -12,7 +12,7 @@ from minidiff.checks import trial
 EXERCISES = {name: getattr(checks, name) for name in checks.__all__ if name.startswith("l")}
 FORMS = {
     name: forms
-    for lesson in ("l01", "l02", "l03", "l04", "l05", "l06", "l07", "l08", "l09", "l10", "l12")
+    for lesson in ("l01", "l02", "l03", "l04", "l05", "l06", "l07", "l08", "l09", "l10", "l11", "l12")
     for name, forms in importlib.import_module(f"forms_{lesson}").FORMS.items()
 }
 BUGS = [(name, bug) for name, exercise in EXERCISES.items() for bug in exercise.bugs]

@@ -115,6 +115,22 @@ def test_the_lesson_runs(source, monkeypatch, tmp_path):
     assert all(cell.execution_count for cell in code_of(notebook))
 
 
+@pytest.mark.filterwarnings("ignore")  # diffusers has many
+def test_lesson_11_runs_on_a_checkpoint_of_others(monkeypatch, tmp_path):
+    from tiny_sd import tiny
+
+    tiny("2.x").save_pretrained(tmp_path / "sd")
+    monkeypatch.setenv("MINIDIFF_BUDGET", "smoke")
+    lesson = build.lesson(FOLDER / "source/11_stable_diffusion.py")
+    (cell,) = (cell for cell in lesson.cells if cell.source.startswith("CHECKPOINT = None"))
+    cell.source = f"CHECKPOINT = {str(tmp_path / 'sd')!r}"
+    text = "".join(
+        output.get("text", "") for cell in build.execute(lesson, tmp_path).cells for output in cell.get("outputs", ())
+    )
+    assert "a</w>=" in text and "of</w>=" in text and "twemoji" not in text  # this prompt, not that of our emoji
+    assert "the same shapes: True" in text and "as the pipeline has it: True" in text
+
+
 def of_cells(*cells: str) -> nbformat.NotebookNode:
     return jupytext.reads("\n\n".join(f"# %%\n{cell}" for cell in cells), fmt="py:percent")
 

@@ -29,6 +29,10 @@ from minidiff.checks.l10_loss import l10_loss
 from minidiff.checks.l10_padding import l10_smaller
 from minidiff.checks.l10_scaling import l10_scaling
 from minidiff.checks.l10_slerp import l10_slerp
+from minidiff.checks.l11 import l11_start
+from minidiff.checks.l11_clean import l11_clean
+from minidiff.checks.l11_keep import l11_keep
+from minidiff.checks.l11_report import l11_report
 from minidiff.checks.l12 import l12_memory, l12_operations
 from minidiff.checks.l12_precision import l12_step
 from minidiff.checks.l12_processes import l12_gradient, l12_visits
@@ -86,6 +90,10 @@ __all__ = [
     "l10_scaling",
     "l10_slerp",
     "l10_smaller",
+    "l11_clean",
+    "l11_keep",
+    "l11_report",
+    "l11_start",
     "l12_gradient",
     "l12_memory",
     "l12_operations",
