@@ -228,41 +228,27 @@ plt.show()
 
 with torch.device("meta"):
     asked = {
-        "Stable Diffusion 1.5": (torch.zeros(1, 4, 64, 64), torch.zeros(1, 77, 768)),
-        "our emoji": (torch.zeros(1, 4, 16, 16), torch.zeros(1, 32, 64)),
+        "Stable Diffusion 1.5": (full, torch.zeros(1, 4, 64, 64), torch.zeros(1, 77, 768)),
+        "our emoji": (UNet(emoji.config.unet), torch.zeros(1, 4, 16, 16), torch.zeros(1, 32, 64)),
     }
-    copies = {"Stable Diffusion 1.5": full, "our emoji": UNet(emoji.config.unet)}
-print(f"{'':22}{'Stable Diffusion 1.5':>22}{'our emoji':>16}")
-for line, value in {
-    "parameters": lambda name: f"{sum(p.numel() for p in copies[name].parameters()):,}",
-    "tensors": lambda name: f"{len(copies[name].state_dict()):,}",
-    "widths of the levels": lambda name: " ".join(str(c) for c in copies[name].config.channels),
-    "looks at the text": lambda name: f"{sum('attn2.to_k' in n for n in copies[name].state_dict())} times",
-    "FLOP to ask once": lambda name: (
-        f"{sum(flops(copies[name], asked[name][0], torch.zeros(1, device='meta'), asked[name][1]).values()) / 1e9:,.2f} billion"
-    ),
-}.items():
-    print(f"{line:22}{value('Stable Diffusion 1.5'):>22}{value('our emoji'):>16}")
+    for name, (unet, x, context) in asked.items():
+        size = sum(p.numel() for p in unet.parameters())
+        work = sum(flops(unet, x, torch.zeros(1), context).values())
+        texts = sum("attn2.to_k" in key for key in unet.state_dict())
+        print(f"{name}: {size:,} parameters in {len(unet.state_dict())} tensors, levels of {unet.config.channels}")
+        print(f"   looks at the text {texts} times; to ask it once costs {work / 1e9:,.2f} billion operations")
 
 # %% [markdown]
-# The same kinds of parts, in about the same shares. **There is no trick in the large one that is not in the small one.** It has a level more, two blocks a level where ours has one, and ten times the width, which
-# makes a hundred times the parameters.
+# The same kinds of parts, in about the same shares. **There is no trick in the large one that is not in the small one.** It has a level more, two blocks a level where ours has one, and ten times the width and more, which
+# makes more than a hundred times the parameters.
 #
 # ## Part 2: what a folder says about time
 #
-# A network knows nothing of schedules. It was shown noisy latents, and a number from 0 to 999. Which number means how much noise is written in a file of eleven lines:
+# A network knows nothing of schedules. It was shown noisy latents, and a number from 0 to 999. Which number means how much noise is written in a small file:
 
 # %%
 scheduler = json.loads((where / "scheduler" / "scheduler_config.json").read_text())
-said = (
-    "num_train_timesteps",
-    "beta_schedule",
-    "beta_start",
-    "beta_end",
-    "prediction_type",
-    "timestep_spacing",
-    "steps_offset",
-)
+said = ["num_train_timesteps", "beta_schedule", "beta_start", "beta_end", "prediction_type", "timestep_spacing"]
 for name in said:
     print(f"{name:22} {scheduler.get(name)}")
 
@@ -457,30 +443,22 @@ grid(
 #
 # And what each room costs, for one picture:
 
+
 # %%
-clock = {}
-
-
-def timed(name, room, *given):
+def timed(name, network, room, *given):
+    """room(*given), with a line about how long it took, and how large the network in it is."""
     began = perf_counter()
     out = room(*given)
-    clock[name] = perf_counter() - began
+    size = f"{sum(p.numel() for p in network.parameters()):>13,} parameters" if network else ""
+    print(f"{name:14} {1000 * (perf_counter() - began):8.1f} ms   {size}")
     return out
 
 
-tokens = timed("tokenizer", artist.tokenizer, [PROMPT])
-context = timed("text tower", artist.net.text_encoder, tokens.to(artist.device))
+tokens = timed("tokenizer", None, artist.tokenizer, [PROMPT]).to(artist.device)
+context = timed("text tower", artist.net.text_encoder, artist.net.text_encoder, tokens)
 x = noise(1, *latent_shape(artist)).to(artist.device, dtype)
-timed("UNet, once", artist.net.unet, x, torch.zeros(1, device=artist.device), context)
-timed("VAE's decoder", artist.decode, x)
-for name, value in clock.items():
-    size = {
-        "text tower": artist.net.text_encoder,
-        "UNet, once": artist.net.unet,
-        "VAE's decoder": artist.vae.decoder,
-    }.get(name)
-    size = f"{sum(p.numel() for p in size.parameters()):>13,} parameters" if size else ""
-    print(f"{name:14} {1000 * value:8.1f} ms   {size}")
+timed("UNet, once", artist.net.unet, artist.net.unet, x, torch.zeros(1, device=artist.device), context)
+timed("VAE's decoder", artist.vae.decoder, artist.decode, x)
 print(f"{STEPS} steps with guidance ask the UNet about {2 * STEPS} latents")
 
 # %% [markdown]
@@ -584,6 +562,8 @@ grid([row], titles=titles, side=0.95)
 # %% [markdown]
 # The face was in no training in this style. (Its eyes were not drawn by the network, its mouths were.) Three wishes fit to what is there, and the lines meet at the edge. A teapot cannot fit; something is put there all the same, since
 # nothing in the walk asks whether the whole makes sense.
+#
+# *Try:* a mask for the left half; a mask for the mouth alone; a strength of 0.8 with the mask. A picture of your own: `from_pil` in `minidiff/edits.py` makes a tensor of it, 64x64 for this model.
 #
 # ### What stays is not quite the same
 #
