@@ -6,6 +6,7 @@ author put there.
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -124,6 +125,7 @@ def fetched(repo: str, file: str) -> Path:
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
     except ModuleNotFoundError:
         raise ValueError(f"fetching {repo} needs one more package: pip install huggingface_hub") from None
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it would tell of each of its tries
     try:
         path = Path(hf_hub_download(repo, file))
     except LocalEntryNotFoundError:  # neither here nor reachable

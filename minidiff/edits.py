@@ -45,6 +45,23 @@ def keep(
     return after
 
 
+def fitted(
+    init: Image.Image, mask: Image.Image | None, side: int, factor: int
+) -> tuple[Image.Image, Image.Image | None]:
+    """A picture, and its mask if there is one, at the size of a model's pictures.
+
+    The shorter side becomes `side` pixels, the longer one is rounded down to a multiple of `factor`. Raises ValueError
+    for a side that is none, and for a mask of another size than the picture's.
+    """
+    if side < 1 or side % factor:
+        raise ValueError(f"size must be a multiple of {factor}, got {side}x{side}")
+    if mask and mask.size != init.size:
+        raise ValueError(f"the mask is {mask.height}x{mask.width}, and the picture {init.height}x{init.width}")
+    large = side / min(init.size)
+    size = tuple(int(length * large + 1e-6) // factor * factor for length in init.size)
+    return init.resize(size, Image.Resampling.LANCZOS), mask and mask.resize(size, Image.Resampling.NEAREST)
+
+
 def from_pil(picture: Image.Image, channels: int = 3) -> Tensor:
     """A picture in [-1, 1], (1, channels, H, W)."""
     pixels = np.asarray(picture.convert("RGB" if channels == 3 else "L"), dtype=np.float32)

@@ -29,13 +29,13 @@ class Sample:
     negative: str | None = None
     """A prompt for what it should not be."""
     init: Path | None = None
-    """A picture to begin from, instead of noise."""
+    """A picture to begin from, instead of noise. It is made as large as the model's own, its shorter side counts."""
     strength: float = 0.8
     """0 to 1: how much of the walk is left to the picture to begin from; 1 keeps next to nothing of it."""
     mask: Path | None = None
     """A picture of the same size, white where to draw anew; the rest of the picture to begin from stays."""
     size: int | None = None
-    """Pixels of a side. None: the model's own."""
+    """Pixels of a side; of the shorter one, where there is a picture to begin from. None: the model's own."""
     rescale: float = 0.0
     """0 to 1: how much of the contrast that guidance adds is taken back."""
     interval: tuple[float, float] = (0.0, 1.0)
@@ -62,16 +62,22 @@ class Sample:
         if self.tile is not None and self.tile < 1:
             raise ValueError(f"tile must be at least 1, got {self.tile}")
         how = {name: getattr(self, name) for name in ("steps", "scale", "rescale", "interval", "sampler", "seed")}
-        how |= {"negative": self.negative, "size": self.size, "strength": self.strength}
-        how |= {name: picture(path) for name in ("init", "mask") if (path := getattr(self, name))}
+        how |= {"negative": self.negative, "strength": self.strength}
+        init, mask = (path and picture(path) for path in (self.init, self.mask))
         import torch
         from tqdm import tqdm
 
+        from minidiff.edits import fitted
         from minidiff.pipeline import TextToImage
 
         pipe = TextToImage.load(self.model, self.device, self.dtype and getattr(torch, self.dtype))
         prompts = [prompt for prompt in self.prompts for _ in range(self.n)]
-        stream = pipe.stream(prompts, **how)
+        if init:
+            own = pipe.config.picture[-1]
+            init, mask = fitted(init, mask, own if self.size is None else self.size, pipe.factor)
+        else:
+            how["size"] = self.size
+        stream = pipe.stream(prompts, init=init, mask=mask, **how)
         for prompt in filter(None, dict.fromkeys((*self.prompts, self.negative))):
             if remark := pipe.unread(prompt):
                 print(f"minidiff: {remark}", file=sys.stderr)
@@ -87,7 +93,8 @@ class Sample:
             shown = [enlarge(pipe.preview(step.x0_hat)) for step in walk[:-1]] + shown
         elif moving:
             shown = [pipe.decode(step.x, **decode) for step in walk[:-1]] + shown
-        sheets = [viz.sheet(pictures, columns) for pictures in shown]
+        zoom = max(1, min(4, 256 // shown[-1].shape[-1]))  # small pictures are enlarged, so that they can be seen
+        sheets = [viz.sheet(pictures, columns, zoom) for pictures in shown]
         write(self.out, viz.encode(sheets if moving else sheets[0], self.out.suffix.lower()))
         print(f"{self.out}: {len(prompts)} picture{'s' if len(prompts) > 1 else ''}")
 

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from minidiff.diffusion import SAMPLERS, flow, uniform
-from minidiff.edits import from_pil, keep, left, mask_from_pil, prepared
+from minidiff.edits import fitted, from_pil, keep, left, mask_from_pil, prepared
 from minidiff.pipeline import TextToImage
 
 SCHEDULE = flow()
@@ -134,3 +134,36 @@ def test_prepared_leaves_no_mask_where_none_was_given():
     z, mask = prepared(torch.zeros(1, 4, 2, 2), None, 3, 8, None)
     assert z.shape == (1, 4, 2, 2)
     assert mask is None
+
+
+@pytest.mark.parametrize(
+    ("size", "side", "factor", "becomes"),
+    [
+        ((256, 256), 64, 4, (64, 64)),
+        ((768, 512), 512, 8, (768, 512)),
+        ((300, 200), 64, 8, (96, 64)),
+        ((9, 30), 16, 2, (16, 52)),
+    ],
+)
+def test_a_picture_and_its_mask_are_made_as_large_as_the_models(size, side, factor, becomes):
+    mask = Image.new("L", size)
+    mask.paste(255, (size[0] // 2, 0, *size))
+    init, small = fitted(Image.new("RGB", size, "red"), mask, side, factor)
+    assert init.size == small.size == becomes
+    white = (size[0] - size[0] // 2) / size[0]
+    assert set(np.unique(small)) == {0, 255} and (np.asarray(small) == 255).mean() == pytest.approx(white, abs=0.05)
+    assert fitted(init, None, side, factor)[1] is None
+
+
+def test_a_picture_that_was_enlarged_comes_back(seven):
+    again, _ = fitted(seven.resize((112, 112), Image.Resampling.NEAREST), None, 28, 2)
+    assert (from_pil(again, 1) - from_pil(seven, 1)).abs().mean() < 0.03
+
+
+def test_sizes_that_cannot_be():
+    picture = Image.new("RGB", (16, 16))
+    with pytest.raises(ValueError, match="the mask is 15x16, and the picture 16x16"):
+        fitted(picture, Image.new("L", (16, 15)), 16, 2)
+    for side in (15, 0, -2):
+        with pytest.raises(ValueError, match=f"size must be a multiple of 2, got {side}x{side}"):
+            fitted(picture, None, side, 2)

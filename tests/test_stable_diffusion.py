@@ -1,6 +1,7 @@
 """Folders in diffusers' layout: what loads, what is refused and why, and what comes from the hub."""
 
 import json
+import logging
 import shutil
 
 import pytest
@@ -223,7 +224,8 @@ def test_bad_input_on_the_command_line(folder, tmp_path, capsys):
     out = tmp_path / "out.png"
     for more, complaint in (
         (["--size", "15"], "size must be a multiple of 2, got 15x15"),
-        (["--init", "odd.png"], "the sides of a picture must be multiples of 2, got 16x15"),
+        (["--init", "photo.png", "--size", "15"], "size must be a multiple of 2, got 15x15"),
+        (["--init", "photo.png", "--size", "0"], "size must be a multiple of 2, got 0x0"),
         (["--init", "photo.png", "--mask", "odd.png"], "the mask is 16x15, and the picture 16x16"),
         (["--init", "photo.png", "--strength", "1.2"], "strength must lie between 0 and 1, got 1.2"),
         (["--mask", "photo.png"], "a mask says what to keep"),
@@ -302,10 +304,15 @@ def test_a_damaged_download(at, published):  # noqa: F811
         assert "diffusion_pytorch_model.safetensors is not the published file: delete " in refused("someone/tiny")
 
 
-def test_no_network(at):  # noqa: F811
+def test_no_network(at, monkeypatch):  # noqa: F811
     at("http://127.0.0.1:9")
+    said = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = said.append
+    monkeypatch.setattr(logging.getLogger("huggingface_hub"), "handlers", [handler])
     with pytest.raises(OSError, match="cannot fetch model_index.json of stable-diffusion-v1-5/stable-diffusion-v1-5"):
         TextToImage.load("stable-diffusion-v1-5/stable-diffusion-v1-5", "cpu")
+    assert not said  # the line above is all
 
 
 def test_a_path_that_is_not_there_is_no_id(tmp_path, monkeypatch):
