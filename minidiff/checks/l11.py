@@ -61,12 +61,14 @@ l11_start = Exercise(
             "a latent that was not scaled. The diffusion knows those of spread 1.",
             "what `scaling` is for: the encoder's means are multiplied with it.",
             "the old picture shines through in hard colours, at any strength below 1.",
+            "https://github.com/city96/SD-Latent-Upscaler/issues/4",
         ),
         Bug(
             _begins(lambda mean, scaling, eps, t: _noised(mean / scaling, eps, t)),
             "a division by the scaling. That is the way out, in front of the decoder; this is the way in.",
             "the sign between `mean` and `scaling`.",
             "burst colours: at 0.18215 the latent is thirty times too large.",
+            "https://github.com/CUHK-AIM-Group/Endora/issues/6",
         ),
         Bug(
             _begins(lambda mean, scaling, eps, t: scaling * _noised(mean, eps, t)),
@@ -79,6 +81,7 @@ l11_start = Exercise(
             "the strength the wrong way round: it says how much of the walk is left, not how much is left out.",
             "the index: the more strength, the earlier it begins.",
             "a small strength that changes everything, and a great one that changes nothing.",
+            "https://github.com/mflux-community/mflux/issues/86",
         ),
         Bug(
             _left(lambda times, strength: times[: int(_steps(times) * strength) + 1]),

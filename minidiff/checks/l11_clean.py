@@ -56,6 +56,7 @@ l11_clean = Exercise(
             "v that was read as eps. Shapes and sizes are the same, so nothing warns you.",
             "the two formulas, and which belongs to `says_v`.",
             "brown mud or noise, of a checkpoint of Stable Diffusion 2.x that is taken for 1.x.",
+            "https://github.com/invoke-ai/InvokeAI/issues/7495",
         ),
         Bug(
             _says(eps=lambda x, out, alpha, sigma: alpha * x - sigma * out),

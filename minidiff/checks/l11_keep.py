@@ -40,6 +40,7 @@ l11_keep = Exercise(
             "a mask that was turned inside out: 1 is where something new is drawn.",
             "which part is multiplied with the mask.",
             "the hole stays, and everything around it is new.",
+            "https://github.com/huggingface/diffusers/issues/3514",
         ),
         Bug(
             _put_back(lambda x, known, noises, t, k: (1 - t) * known + t * noises[k]),

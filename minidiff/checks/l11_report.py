@@ -85,6 +85,7 @@ l11_report = Exercise(
             "names that were compared with their prefix. One of two dialects puts `text_model.` before every name.",
             "the names that were found: the prefix has to go before you compare.",
             "none: everything is reported missing, though it is all there.",
+            "https://github.com/d8ahazard/sd_dreambooth_extension/issues/6",
         ),
         Bug(
             lambda needed, found: _counts(needed, {name.replace(PREFIX, ""): shape for name, shape in found.items()}),
