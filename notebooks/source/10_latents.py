@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from minidiff import TextToImage, data, viz, widgets
+from minidiff import TextToImage, data, lessons, viz, widgets
 from minidiff import checks as check
 from minidiff.diffusion import FLOW, denoiser, dpmpp_2m, flow, uniform
 from minidiff.lessons import budget, show, style
@@ -42,20 +42,7 @@ def noise(*shape, seed=0):
 
 def grid(rows, names=None, titles=None):
     """Rows of pictures in [-1, 1], half an inch wide each; a name before each row, a title above each column."""
-    columns, side, gap = len(rows[0]), 0.48, 0.05
-    size = [side * n + gap * (n - 1) for n in (columns, len(rows))]
-    figure, axes = plt.subplots(len(rows), columns, squeeze=False, figsize=size, layout="none")
-    figure.subplots_adjust(left=0, right=1, bottom=0, top=1, wspace=gap / side, hspace=gap / side)
-    for r, row in enumerate(rows):
-        for c, picture in enumerate(row):
-            axes[r, c].imshow((picture / 2 + 0.5).clamp(0, 1).permute(1, 2, 0), interpolation="nearest")
-            axes[r, c].set(xticks=[], yticks=[])
-            axes[r, c].grid(False)
-            if r == 0 and titles:
-                axes[r, c].set_title(titles[c], fontsize=8)
-        if names:
-            axes[r, 0].set_ylabel(names[r], rotation=0, ha="right", va="center", fontsize=9)
-    plt.show()
+    lessons.grid([[picture / 2 + 0.5 for picture in row] for row in rows], names, titles, side=0.48)
 
 
 def channels_of(z):

@@ -36,7 +36,7 @@ from minidiff import checks as check
 from minidiff.diffusion import EPS, V
 from minidiff.edits import keep, left
 from minidiff.folders import find_model
-from minidiff.lessons import budget, style
+from minidiff.lessons import budget, grid, style
 from minidiff.networks import UNet, flops
 from minidiff.timing import timing_of
 from minidiff.training.autoencoder import psnr
@@ -66,24 +66,6 @@ def of_diffusers(folder, device="cpu", dtype=torch.float32):
     pipe = diffusers.StableDiffusionPipeline.from_pretrained(folder, **absent).to(device, dtype)
     pipe.set_progress_bar_config(disable=True)
     return pipe
-
-
-def grid(rows, names=None, titles=None, side=0.62):
-    """Rows of pictures (3, H, W) in [0, 1]; a name before each row, a title above each column."""
-    columns, gap = len(rows[0]), 0.05
-    size = [side * n + gap * (n - 1) for n in (columns, len(rows))]
-    figure, axes = plt.subplots(len(rows), columns, squeeze=False, figsize=size, layout="none")
-    figure.subplots_adjust(left=0, right=1, bottom=0, top=1, wspace=gap / side, hspace=gap / side)
-    for r, row in enumerate(rows):
-        for c, picture in enumerate(row):
-            axes[r, c].imshow(picture.clamp(0, 1).permute(1, 2, 0), interpolation="nearest")
-            axes[r, c].set(xticks=[], yticks=[])
-            axes[r, c].grid(False)
-            if r == 0 and titles:
-                axes[r, c].set_title(titles[c], fontsize=8)
-        if names:
-            axes[r, 0].set_ylabel(names[r], rotation=0, ha="right", va="center", fontsize=9)
-    plt.show()
 
 
 # %% [markdown]
