@@ -11,6 +11,7 @@ from torch import Tensor
 
 from minidiff.figures import corruption, one_step, playground, sampler, schedules
 from minidiff.figures_clip import clip
+from minidiff.figures_edit import edit
 from minidiff.figures_latents import emoji_grid, prompt_box, reconstructions
 from minidiff.figures_metric import DAMAGES, metric
 from minidiff.figures_planner import planner
@@ -33,6 +34,7 @@ __all__ = [
     "attention",
     "clip",
     "corruption",
+    "edit",
     "emoji_grid",
     "encode",
     "guidance",

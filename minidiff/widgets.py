@@ -24,6 +24,7 @@ from torch import Tensor
 from minidiff import data, viz
 from minidiff.diffusion import SAMPLERS, SCHEDULES
 from minidiff.figures_clip import PICTURES, scenes
+from minidiff.figures_edit import PARTS, some_emoji
 from minidiff.figures_latents import walk, walked
 from minidiff.figures_words import heights
 from minidiff.networks import CLIP, room_names
@@ -33,6 +34,7 @@ from minidiff.tokenizer import Tokenizer
 from minidiff.widgets_view import view
 
 PROMPT = "a red seven on a blue background"
+CRYING = "a twemoji emoji of a crying face"
 
 
 def corruption(pictures: Tensor | None = None) -> VBox:
@@ -204,6 +206,26 @@ def prompt_box(pipe: TextToImage, prompt: str = "a red apple", style: str = "twe
         scale=FloatSlider(value=pipe.config.scale, min=0.0, max=10.0, step=0.5, readout_format=".1f"),
         seed=IntSlider(value=0, min=0, max=9),
         step=IntSlider(value=steps, min=1, max=steps),
+    )
+
+
+def edit(pipe: TextToImage, pictures: dict[str, Tensor] | None = None, prompt: str = CRYING, steps: int = 20) -> VBox:
+    """A picture to begin from: how much of the walk is left to it, and which part of it is drawn anew.
+
+    pictures: name -> (3, H, W) in [-1, 1], of a size that the model can draw; else some emoji at the model's own.
+    """
+    pictures = some_emoji(pipe.config.picture[-1]) if pictures is None else pictures
+    return view(
+        lambda picture, prompt, strength, new, seed: viz.edit(
+            pipe, pictures[picture], prompt, strength, new, seed, steps
+        ),
+        "Enter draws. strength: how much of the walk is left. new: what is not kept.",
+        lambda prompt, **_: pipe.unread(prompt),
+        picture=Dropdown(options=list(pictures)),
+        prompt=Text(value=prompt),
+        strength=FloatSlider(value=0.9, min=0.1, max=1.0, step=0.05),
+        new=ToggleButtons(options=PARTS, value="lower half"),
+        seed=IntSlider(value=0, min=0, max=9),
     )
 
 

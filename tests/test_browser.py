@@ -233,6 +233,19 @@ def test_a_prompt_is_drawn_and_the_way_to_its_picture_looked_at(open_notebook):
     assert output.get_by_text("Traceback").count() == 0
 
 
+def test_more_of_a_picture_is_left_to_the_walk(open_notebook):
+    page = open_notebook("11_stable_diffusion.ipynb")
+    run_all(page)
+    before, after = move_with_the_keyboard(page, "widgets.edit(", "strength")
+    assert before.startswith("blob:") and before != after
+    output = cell(page, "widgets.edit(").locator(".jp-OutputArea")
+    part = output.get_by_role("button", name="middle")
+    picture = output.locator("img").first
+    part.click()
+    page.wait_for_function("([image, old]) => image.src !== old", arg=[picture.element_handle(), after])
+    assert output.get_by_text("Traceback").count() == 0
+
+
 WRONG = "def one_step(x, eps, beta):\n    return math.sqrt(1 - beta) * x + beta * eps"
 RIGHT = "def one_step(x, eps, beta):\n    return math.sqrt(1 - beta) * x + math.sqrt(beta) * eps"
 

@@ -31,12 +31,12 @@ import torch
 import torch.nn.functional as F
 import transformers
 
-from minidiff import TextToImage, data, viz
+from minidiff import TextToImage, data, viz, widgets
 from minidiff import checks as check
 from minidiff.diffusion import EPS, V
 from minidiff.edits import keep, left
 from minidiff.folders import find_model
-from minidiff.lessons import budget, grid, style
+from minidiff.lessons import budget, grid, show, style
 from minidiff.networks import UNet, flops
 from minidiff.timing import timing_of
 from minidiff.training.autoencoder import psnr
@@ -548,8 +548,22 @@ grid([row], titles=titles, side=0.95)
 # The face was in no training in this style. (Its eyes were not drawn by the network, its mouths were.) Three wishes fit to what is there, and the lines meet at the edge. A teapot cannot fit; something is put there all the same, since
 # nothing in the walk asks whether the whole makes sense.
 #
-# *Try:* a mask for the left half; a mask for the mouth alone; a strength of 0.8 with the mask. A picture of your own: `from_pil` in `minidiff/edits.py` makes a tensor of it, 64x64 for this model.
+# ### Turn it
 #
+# All of parts 4 and 5 in one: a picture to begin from, a part of it that is to be new, a prompt, and how much of the walk is left.
+
+# %%
+WISH = WORDS.format("a crying face")
+show(viz.edit(artist, known_picture[0], WISH, strength=0.9, part="lower half", steps=STEPS))
+
+# %% [markdown]
+# *Try:* everything new, at all strengths from 0.1 on: where does the old picture go? The middle new, and a prompt that asks for what is there already. A prompt that cannot fit, with ten seeds.
+# (For a picture of your own, hand over `{"mine": from_pil(...)[0]}`; `from_pil` is in `minidiff/edits.py`, and wants 64x64 pixels for this model.)
+
+# %%
+widgets.edit(artist, prompt=WISH, steps=STEPS)
+
+# %% [markdown]
 # ### What stays is not quite the same
 #
 # The known half was encoded and decoded. So it comes back as the VAE has it, not as it was:
