@@ -11,6 +11,7 @@ import torch
 from minidiff import TextToImage, data, viz
 from minidiff.data.color_digits import HELD_OUT, OTHERS, Scene, caption
 from minidiff.diffusion import FLOW, cfg, flow
+from minidiff.figures_edit import some_emoji
 from minidiff.files import write
 
 HERE = Path(__file__).resolve().parent / "images"
@@ -142,11 +143,19 @@ def vae(pipe: TextToImage) -> None:
     write(HERE / "vae.png", viz.encode(image))
 
 
+def edit(pipe: TextToImage) -> None:
+    """The lower half of a face, drawn anew: of an emoji that was in no training in this style."""
+    face = some_emoji(64)["smiling face with tear"]
+    wish = "a twemoji emoji of a face with tongue"
+    write(HERE / "edit.png", viz.encode(viz.edit(pipe, face, wish, strength=1.0, part="lower half", seed=1)))
+
+
 def main() -> None:
     HERE.mkdir(exist_ok=True)
     pipe = TextToImage.load("emoji", device="cpu")
     emoji(pipe)
     vae(pipe)
+    edit(pipe)
     unseen(TextToImage.load("color_digits", device="cpu"))
     pipe = TextToImage.load("mnist", device="cpu")
     animation(pipe)
