@@ -14,7 +14,6 @@ from minidiff.networks import VAE, CLIPText
 from minidiff.tokenizer import Tokenizer
 
 ROWS = 64  # pictures encoded at once
-SHAKE = 0.4  # how far the text states are shaken: half of their spread of 0.8
 
 
 @torch.no_grad()
@@ -46,17 +45,11 @@ def captions_of(item: data.Emoji, style: str, rng: np.random.Generator) -> list[
     return [data.emoji_caption(style, item, k, [item.tags[tag] for tag in tags]) for k, tags in enumerate(some)]
 
 
-def latent_batches(
-    folder: Path, batch: int, seed: int, mine: slice = slice(None), shake: float = SHAKE
-) -> Iterator[tuple[Tensor, Tensor]]:
+def latent_batches(folder: Path, batch: int, seed: int, mine: slice = slice(None)) -> Iterator[tuple[Tensor, Tensor]]:
     """Latents (B, c, h, w) and the states (B, L, D) of one caption of each, in a random wording; without end.
 
-    shake: standard deviation of the noise on the states. It keeps a network from knowing every picture by its very
-    caption: what it learns, it has to learn for captions that are much alike. mine: see `shard_batches`. Batch k depends
-    on seed and k alone.
+    mine: see `shard_batches`. Batch k depends on seed and k alone.
     """
     for step, (latents, states) in enumerate(shard_batches(Shards(folder), ("latents", "states"), batch, seed, mine)):
-        rng = np.random.default_rng((seed, step))
-        wordings = rng.integers(states.shape[1], size=batch)
-        shown = states[torch.arange(batch), torch.from_numpy(wordings)]
-        yield latents, shown + shake * torch.from_numpy(rng.standard_normal(shown.shape, dtype=np.float32))
+        wordings = np.random.default_rng((seed, step)).integers(states.shape[1], size=batch)
+        yield latents, states[torch.arange(batch), torch.from_numpy(wordings)]
