@@ -258,10 +258,10 @@ def test_the_judge_tells_styles_of_emoji_that_it_has_not_seen():
     judge, real = load_style_judge(), emoji("validation")
     x = real.floats()
     blurred = F.interpolate(F.avg_pool2d(x, 2), scale_factor=2, mode="bilinear")
-    assert in_style(judge, x, real.styles).double().mean() > 0.9
-    assert in_style(judge, blurred, real.styles).double().mean() > 0.9
+    assert in_style(judge, x, real.styles).double().mean() > 0.98
+    assert in_style(judge, blurred, real.styles).double().mean() > 0.97
     wrong = [STYLES[(STYLES.index(style) + 1) % 3] for style in real.styles]
-    assert in_style(judge, x, wrong).double().mean() < 0.1
+    assert in_style(judge, x, wrong).double().mean() < 0.02
 
 
 def test_the_judge_is_small():

@@ -13,7 +13,7 @@ from minidiff.training.judge import train_classifier
 
 
 def train_style_judge(
-    folder: Path, device: torch.device, steps: int = 1000, batch: int = 64, seed: int = 0
+    folder: Path, device: torch.device, steps: int = 4000, batch: int = 64, seed: int = 0
 ) -> Iterator[tuple[int, int, float]]:
     """Train on emoji of the train split, shifted and blurred, and write the weights; yields steps done, in all, loss."""
     generator = torch.Generator().manual_seed(seed)

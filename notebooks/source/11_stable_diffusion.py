@@ -72,7 +72,7 @@ def of_diffusers(folder, device="cpu", dtype=torch.float32):
 # Where we are going: the same four prompts, from the same noise, drawn by our code and by diffusers from one folder.
 
 # %%
-THINGS = ["a red apple", "a snowman", "a blue car", "a cat face"]
+THINGS = ["a red apple", "a cat face", "a red heart", "a mushroom"]
 artist = TextToImage.load(CHECKPOINT) if CHECKPOINT else emoji  # who draws what is looked at
 WORDS = "a photo of {}" if CHECKPOINT else "a twemoji emoji of {}"
 prompts = [WORDS.format(thing) for thing in THINGS]
