@@ -55,8 +55,8 @@ def fitted(
     """
     if side < 1 or side % factor:
         raise ValueError(f"size must be a multiple of {factor}, got {side}x{side}")
-    if mask and mask.size != init.size:
-        raise ValueError(f"the mask is {mask.height}x{mask.width}, and the picture {init.height}x{init.width}")
+    if mask:
+        _check_size(mask, (init.height, init.width))
     large = side / min(init.size)
     size = tuple(int(length * large + 1e-6) // factor * factor for length in init.size)
     return init.resize(size, Image.Resampling.LANCZOS), mask and mask.resize(size, Image.Resampling.NEAREST)
@@ -74,10 +74,15 @@ def mask_from_pil(mask: Image.Image, size: tuple[int, int], places: tuple[int, i
     size: height and width of the picture, which the mask must have too. places: those of the latents. A latent takes what
     its upper left pixel says, as in diffusers. Raises ValueError for another size.
     """
-    if mask.size[::-1] != size:
-        raise ValueError(f"the mask is {mask.height}x{mask.width}, and the picture {size[0]}x{size[1]}")
+    _check_size(mask, size)
     white = (from_pil(mask, 1) >= 0).float()
     return F.interpolate(white, size=places)
+
+
+def _check_size(mask: Image.Image, size: tuple[int, int]) -> None:
+    """size: height and width of the mask's picture. Raises ValueError for a mask of another size."""
+    if (mask.height, mask.width) != size:
+        raise ValueError(f"the mask is {mask.height}x{mask.width}, and the picture {size[0]}x{size[1]}")
 
 
 def prepared(

@@ -58,9 +58,9 @@ def edit(
     init = pipe.to_latents(picture[None])
     mask = part_mask(part, *init.shape[2:])
     times = left(pipe.times(steps, "dpmpp_2m"), strength)
-    how = {"init": init, "strength": strength, "steps": steps, "seed": seed, "sampler": "dpmpp_2m"}
+    noise = torch.randn(init.shape, generator=Generator().manual_seed(seed)).to(init)
+    how = {"init": init, "latents": noise, "strength": strength, "steps": steps, "sampler": "dpmpp_2m"}
     drawn = pipe.latents([prompt], **how, mask=None if part == EVERYTHING else mask)
-    noise = torch.randn(init.shape, generator=Generator().manual_seed(seed)).to(init)  # as the pipeline draws it
     begins = pipe.schedule.add_noise(init, noise, times[0])
     begins, ends = pipe.decode(torch.cat([begins, drawn]))
     pictures = {

@@ -12,8 +12,8 @@ from minidiff.checks import trial
 EXERCISES = {name: getattr(checks, name) for name in checks.__all__ if name.startswith("l")}
 FORMS = {
     name: forms
-    for lesson in ("l01", "l02", "l03", "l04", "l05", "l06", "l07", "l08", "l09", "l10", "l11", "l12")
-    for name, forms in importlib.import_module(f"forms_{lesson}").FORMS.items()
+    for lesson in range(1, 13)
+    for name, forms in importlib.import_module(f"forms_l{lesson:02}").FORMS.items()
 }
 BUGS = [(name, bug) for name, exercise in EXERCISES.items() for bug in exercise.bugs]
 
