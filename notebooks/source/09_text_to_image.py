@@ -15,7 +15,7 @@
 import matplotlib.pyplot as plt
 import torch
 
-from minidiff import TextToImage, data, viz, widgets
+from minidiff import TextToImage, data, lessons, viz, widgets
 from minidiff import checks as check
 from minidiff.data import HELD_OUT, Scene, caption
 from minidiff.data.color_digits import OTHERS
@@ -43,23 +43,10 @@ def noise(n, seed=0):
     return torch.randn(n, *SHAPE, generator=torch.Generator().manual_seed(seed))
 
 
-def grid(rows, names=None, titles=None, width=7.2, size=9):
-    """Rows of pictures in [-1, 1], a name before each row, a title above each column."""
-    columns = len(rows[0])
-    each = (width - 0.9 * bool(names)) / columns
-    figure, axes = plt.subplots(
-        len(rows), columns, figsize=(width, len(rows) * (each + 0.06) + 0.3 * bool(titles)), squeeze=False
-    )
-    for r, row in enumerate(rows):
-        for c, picture in enumerate(row):
-            axes[r, c].imshow((picture / 2 + 0.5).clamp(0, 1).permute(1, 2, 0).cpu(), interpolation="nearest")
-            axes[r, c].set(xticks=[], yticks=[])
-            axes[r, c].grid(False)
-            if r == 0 and titles:
-                axes[r, c].set_title(titles[c], fontsize=size)
-        if names:
-            axes[r, 0].set_ylabel(names[r], rotation=0, ha="right", va="center", fontsize=size)
-    plt.show()
+def grid(rows, names=None, titles=None, width=7.2):
+    """Rows of pictures in [-1, 1], so many inches wide; a name before each row, a title above each column."""
+    side = (width - 0.9 * bool(names)) / len(rows[0])
+    lessons.grid([[picture / 2 + 0.5 for picture in row] for row in rows], names, titles, side)
 
 
 # %% [markdown]
@@ -555,7 +542,6 @@ grid(
     list(rows.values()),
     names=[name.replace(" ", "\n", 1) for name in rows],
     titles=[f"{s.color} {s.digit}\non {s.background}" for s in EIGHT],
-    size=8,
 )
 
 # %% [markdown]
