@@ -8,10 +8,11 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import torch
 
-from minidiff import TextToImage, data, viz
+from minidiff import TextToImage, data, image_files
+from minidiff.course import figures
+from minidiff.course.figures.editing import some_emoji
 from minidiff.data.color_digits import HELD_OUT, OTHERS, Scene, caption
 from minidiff.diffusion import FLOW, cfg, flow
-from minidiff.figures_edit import some_emoji
 from minidiff.files import write
 
 HERE = Path(__file__).resolve().parent / "images"
@@ -21,7 +22,9 @@ BLUE, ORANGE, INK = "#0072B2", "#D55E00", "#222222"  # told apart by colour-blin
 
 def animation(pipe: TextToImage) -> None:
     frames = [pipe.decode(step.x) for step in pipe.stream(DIGITS * 3, steps=24, seed=0)]
-    write(HERE / "denoising.png", viz.encode([viz.sheet(frame, columns=10, zoom=2) for frame in frames]))
+    write(
+        HERE / "denoising.png", image_files.encode([image_files.sheet(frame, columns=10, zoom=2) for frame in frames])
+    )
 
 
 def method(pipe: TextToImage) -> None:
@@ -115,14 +118,17 @@ def method(pipe: TextToImage) -> None:
 
 
 def sampler(pipe: TextToImage) -> None:
-    write(HERE / "sampler.png", viz.encode(viz.sampler(pipe, "7", sampler="dpmpp_2m", steps=8, seed=0, scale=1.5)))
+    write(
+        HERE / "sampler.png",
+        image_files.encode(figures.sampler(pipe, "7", sampler="dpmpp_2m", steps=8, seed=0, scale=1.5)),
+    )
 
 
 def unseen(pipe: TextToImage) -> None:
     """The ten (digit, colour) pairs that no training has seen, drawn with the first three seeds."""
     prompts = [caption(Scene(digit, color, OTHERS[color][digit % 7])) for digit, color in HELD_OUT.items()]
     rows = [pipe.decode(torch.cat([pipe.latents([prompt], seed=seed) for prompt in prompts])) for seed in range(3)]
-    write(HERE / "unseen.png", viz.encode(viz.sheet(torch.cat(rows), columns=10, zoom=2)))
+    write(HERE / "unseen.png", image_files.encode(image_files.sheet(torch.cat(rows), columns=10, zoom=2)))
 
 
 def emoji(pipe: TextToImage) -> None:
@@ -130,8 +136,8 @@ def emoji(pipe: TextToImage) -> None:
     held_out = data.emoji("new_combinations")
     pairs = list(zip(held_out.items, held_out.styles, strict=True))[:24]
     latents = [pipe.latents(data.emoji_caption(style, item), seed=0) for item, style in pairs]
-    image = viz.emoji_grid(pairs, pipe.decode(torch.cat(latents)), held_out.images[:24] / 255)
-    write(HERE / "emoji.png", viz.encode(image))
+    image = figures.emoji_grid(pairs, pipe.decode(torch.cat(latents)), held_out.images[:24] / 255)
+    write(HERE / "emoji.png", image_files.encode(image))
 
 
 def vae(pipe: TextToImage) -> None:
@@ -139,15 +145,17 @@ def vae(pipe: TextToImage) -> None:
     new = data.emoji("new_things")
     rows = range(0, 40, 4)  # of each three pictures of a thing the first, second, third, first, ...
     pictures = new.floats(rows)
-    image = viz.reconstructions((pictures + 1) / 2, pipe.decode(pipe.to_latents(pictures)))
-    write(HERE / "vae.png", viz.encode(image))
+    image = figures.reconstructions((pictures + 1) / 2, pipe.decode(pipe.to_latents(pictures)))
+    write(HERE / "vae.png", image_files.encode(image))
 
 
 def edit(pipe: TextToImage) -> None:
     """The lower half of a face, drawn anew: of an emoji that was in no training in this style."""
     face = some_emoji(64)["smiling face with tear"]
     wish = "a twemoji emoji of a face with tongue"
-    write(HERE / "edit.png", viz.encode(viz.edit(pipe, face, wish, strength=1.0, part="lower half", seed=1)))
+    write(
+        HERE / "edit.png", image_files.encode(figures.edit(pipe, face, wish, strength=1.0, part="lower half", seed=1))
+    )
 
 
 def main() -> None:

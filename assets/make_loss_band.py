@@ -16,7 +16,7 @@ from minidiff.diffusion import FLOW, flow
 from minidiff.files import write
 from minidiff.networks import Fold
 from minidiff.training import TrainConfig, train
-from minidiff.training.presets import MNIST
+from minidiff.training.recipes.presets import MNIST
 
 STEPS, BATCH, SEEDS = 600, 64, (1, 2, 3)
 WINDOW = 50  # the loss of a single step is too noisy to compare: the mean of the last so many

@@ -17,7 +17,7 @@ import torch
 import tyro
 
 from minidiff import TextToImage
-from minidiff.figures import fingerprint
+from minidiff.course.figures.diffusion import fingerprint
 from minidiff.files import write_tensors
 
 SEEDS, SCALES = (0, 1, 2, 3, 4), (1.0, 1.5, 2.0, 4.0)

@@ -17,11 +17,11 @@ import torch
 import tyro
 from experiment import MEASURES, SCALE, fill, open_results, score, table, validation_loss
 
-from minidiff.evaluate import machine
+from minidiff.evaluation.digits import machine
 from minidiff.networks import Conditional
-from minidiff.networks.ablations import PARTS, without
-from minidiff.training.ablations import digit_model
-from minidiff.training.presets import PRESETS
+from minidiff.networks.inside.ablations import PARTS, without
+from minidiff.training.recipes.ablations import digit_model
+from minidiff.training.recipes.presets import PRESETS
 
 ABLATED = MEASURES | {"loss": ("validation loss", ".4f", True)}
 

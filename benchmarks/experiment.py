@@ -20,9 +20,9 @@ from pathlib import Path
 import torch
 
 from minidiff import TextToImage, data
-from minidiff.evaluate import drawn, judged, load_judge
+from minidiff.evaluation.digits import drawn, judged, load_judge
+from minidiff.evaluation.metrics import frechet
 from minidiff.files import write
-from minidiff.metrics import frechet
 from minidiff.training import loss
 
 SCALE, STEPS, SAMPLER = 1.5, 10, "dpmpp_2m"  # how the digits are drawn, the same for every row

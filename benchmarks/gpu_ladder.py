@@ -24,15 +24,15 @@ from typing import Literal
 import torch
 import tyro
 
+from minidiff.course.planner import GPUS, work
 from minidiff.device import pick_device
 from minidiff.diffusion import FLOW, flow
-from minidiff.evaluate import machine
+from minidiff.evaluation.digits import machine
 from minidiff.files import write
 from minidiff.networks import Conditional, Ready, UNet
-from minidiff.planner import GPUS, work
 from minidiff.training import Progress, TrainConfig, train
-from minidiff.training.autoencoder import CONFIG
-from minidiff.training.presets import PRESETS, Preset
+from minidiff.training.recipes.presets import PRESETS, Preset
+from minidiff.training.recipes.vae import CONFIG
 
 # Devices whose peak is known, as PyTorch calls them: the planner's name, whose numbers are from the maker's data sheets.
 # Another form of the same chip (such as the H100 for PCIe) has another peak, and is not in the list.

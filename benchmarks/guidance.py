@@ -22,10 +22,10 @@ from experiment import open_results
 from torch import Tensor
 
 from minidiff import TextToImage, data
-from minidiff.evaluate import judged, load_judge, machine
+from minidiff.evaluation.digits import judged, load_judge, machine
+from minidiff.evaluation.metrics import diversity
 from minidiff.files import write
-from minidiff.guided import classifier_log_p, load_noisy_classifier
-from minidiff.metrics import diversity
+from minidiff.pipeline.classifier_guidance import classifier_log_p, load_noisy_classifier
 
 CLASSIFIER, CFG = "classifier guidance", "cfg"
 

@@ -29,15 +29,15 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from minidiff.course.planner import work
 from minidiff.device import pick_device
 from minidiff.diffusion import FLOW, flow
-from minidiff.evaluate import machine
+from minidiff.evaluation.digits import machine
 from minidiff.files import write
 from minidiff.networks import VAE, Conditional, Fold, Ready, UNet, UNetConfig
-from minidiff.planner import work
 from minidiff.training import Progress, TrainConfig, train
-from minidiff.training.autoencoder import CONFIG
-from minidiff.training.presets import EMOJI
+from minidiff.training.recipes.presets import EMOJI
+from minidiff.training.recipes.vae import CONFIG
 
 TOKENS = 32  # of a caption
 PICTURES = 128  # random ones, from which batches are taken

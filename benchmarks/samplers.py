@@ -4,7 +4,7 @@
     python benchmarks/samplers.py --n 100 --steps 5 10
 
 For each: the Frechet distance of n generated digits (no guidance, w = 1) to real validation digits, with
-the standard error from 200 bootstrap resamples, and the time. The judge's features, see minidiff/evaluate.py.
+the standard error from 200 bootstrap resamples, and the time. The judge's features, see minidiff/evaluation/digits.py.
 Ends with 20 steps of dpmpp_2m against 1000 steps of ddpm.
 """
 
@@ -17,8 +17,8 @@ import tyro
 
 from minidiff import TextToImage, data
 from minidiff.diffusion import SAMPLERS
-from minidiff.evaluate import judged, load_judge, machine
-from minidiff.metrics import bootstrap, floor, frechet
+from minidiff.evaluation.digits import judged, load_judge, machine
+from minidiff.evaluation.metrics import bootstrap, floor, frechet
 
 QUICK, SLOW = ("dpmpp_2m", 20), ("ddpm", 1000)  # the comparison that matters
 

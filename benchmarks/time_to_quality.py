@@ -32,10 +32,10 @@ from torch import Tensor, nn
 from tyro.conf import Positional
 
 from minidiff import TextToImage, data
-from minidiff.evaluate import judged, load_judge, machine
+from minidiff.evaluation.digits import judged, load_judge, machine
 from minidiff.files import write, write_tensors
-from minidiff.training.presets import PRESETS, fit, untrained
-from minidiff.viz import sheet
+from minidiff.image_files import sheet
+from minidiff.training.recipes.presets import PRESETS, fit, untrained
 
 OURS_PICTURES = (5_000, 10_000, 15_000, 20_000, 30_000, 45_000)
 PEER_STEPS = (600, 1000, 1400, 1750)  # the last after 60 minutes on two cores

@@ -22,7 +22,7 @@ import torch
 import tyro
 from torch import Generator, Tensor, nn
 
-from minidiff.evaluate import machine
+from minidiff.evaluation.digits import machine
 from minidiff.files import read_tensors, write_tensors
 
 SIDES = ("ours", "theirs")
@@ -66,9 +66,9 @@ def make(folder: Path, size: str) -> None:
 def loaded(side: str, folder: Path) -> tuple[nn.Module, nn.Module, nn.Module]:
     """The text tower, the UNet and the VAE, in float32."""
     if side == "ours":
-        from minidiff.weights import load_clip_text
-        from minidiff.weights_unet import load_unet
-        from minidiff.weights_vae import load_vae
+        from minidiff.formats.clip import load_clip_text
+        from minidiff.formats.unet import load_unet
+        from minidiff.formats.vae import load_vae
 
         return load_clip_text(folder / "text_encoder"), load_unet(folder / "unet"), load_vae(folder / "vae")
     from diffusers import AutoencoderKL, UNet2DConditionModel

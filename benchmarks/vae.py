@@ -14,10 +14,10 @@ from torch import Tensor
 
 from minidiff import data
 from minidiff.device import pick_device
-from minidiff.evaluate import machine
+from minidiff.evaluation.digits import machine
 from minidiff.files import asset
-from minidiff.training.autoencoder import psnr
-from minidiff.weights_vae import load_vae
+from minidiff.formats.vae import load_vae
+from minidiff.training.recipes.vae import psnr
 
 SPLITS = ("train", "validation", "new_combinations", "new_things")
 

@@ -7,7 +7,7 @@ __all__ = ["TextToImage", "__version__"]
 def __getattr__(name: str):
     # Imported on first use: torch costs seconds, and `minidiff --help` should not.
     if name == "TextToImage":
-        from minidiff.pipeline import TextToImage
+        from minidiff.pipeline.text_to_image import TextToImage
 
         return TextToImage
     raise AttributeError(f"module 'minidiff' has no attribute {name!r}")

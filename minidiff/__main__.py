@@ -1,4 +1,4 @@
-from minidiff.cli import main
+from minidiff.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -28,7 +28,7 @@ from nbformat import NotebookNode
 from PIL import Image
 from traitlets.config import Config
 
-from minidiff import checks
+from minidiff.course import checks
 
 HERE = Path(__file__).resolve().parent
 WIDGET = "application/vnd.jupyter.widget-view+json"

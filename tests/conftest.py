@@ -5,7 +5,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
 from minidiff import TextToImage, data
-from minidiff.look import Page
+from minidiff.course.figures.page import Page
 
 AIR = 3  # pixels of a line's height in which there is nothing
 

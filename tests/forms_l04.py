@@ -54,7 +54,7 @@ def memorisation_in_float32(queries, train, heldout):
 
 
 def memorisation_by_library(queries, train, heldout):
-    from minidiff import metrics
+    from minidiff.evaluation import metrics
 
     return metrics.memorisation(queries, train, heldout)
 
@@ -75,7 +75,7 @@ def precision_in_loops(real, fake, k):
 
 
 def precision_by_library(real, fake, k):
-    from minidiff import metrics
+    from minidiff.evaluation import metrics
 
     return metrics.precision_recall(real, fake, k)[0]
 
@@ -97,7 +97,7 @@ def frechet_by_numpy(a, b):
 
 
 def frechet_by_library(a, b):
-    from minidiff import metrics
+    from minidiff.evaluation import metrics
 
     return metrics.frechet(a, b)
 

@@ -7,8 +7,9 @@ import torch
 
 from minidiff.diffusion import FLOW, flow
 from minidiff.networks import Conditional, LabelEncoder, UNet, UNetConfig
-from minidiff.networks.ablations import PARTS, without
-from minidiff.training import EMA, TrainConfig, ablations, train
+from minidiff.networks.inside.ablations import PARTS, without
+from minidiff.training import EMA, TrainConfig, train
+from minidiff.training.recipes import ablations
 
 TINY = UNetConfig(1, 1, channels=(8, 16), attention=(True, True), layers=1, heads=2, context_dim=8, groups=4)
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from minidiff.networks import VAE, UNetConfig, VAEConfig
-from minidiff.training.presets import PRESETS
+from minidiff.training.recipes.presets import PRESETS
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 

@@ -6,8 +6,8 @@ import time
 import pytest
 import torch
 
-from minidiff import checks
-from minidiff.checks import trial
+from minidiff.course import checks
+from minidiff.course.checks import trial
 
 EXERCISES = {name: getattr(checks, name) for name in checks.__all__ if name.startswith("l")}
 FORMS = {

@@ -9,12 +9,12 @@ import torch
 from served import FILES, RECORDS, archive, batch, described, serve
 
 from minidiff import TextToImage, data
-from minidiff.cli import main
+from minidiff.cli.main import main
 from minidiff.data import cifar
 from minidiff.data.cifar import ARCHIVE, RECORD, cifar10_path
 from minidiff.files import read_tensors
 from minidiff.networks import UNetConfig
-from minidiff.training import presets
+from minidiff.training.recipes import presets
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
-from minidiff.cli import main
+from minidiff.cli.main import main
 from minidiff.files import asset, read_tensors
-from minidiff.weights_vae import load_vae
+from minidiff.formats.vae import load_vae
 
 
 def run(*args):
@@ -129,8 +129,8 @@ def test_ctrl_c_keeps_what_is_done(tmp_path):
 
 
 def test_minutes_become_steps_once_and_stay_the_same(tmp_path, monkeypatch):
-    from minidiff.training import presets
     from minidiff.training.checkpoint import planned_steps
+    from minidiff.training.recipes import presets
 
     monkeypatch.setattr(presets, "seconds_a_step", lambda trial: 0.002)
     for _ in range(2):  # the second time there is nothing left to do, and the speed is not asked
@@ -140,14 +140,14 @@ def test_minutes_become_steps_once_and_stay_the_same(tmp_path, monkeypatch):
 
 
 def test_the_speed_is_measured_in_steps():
-    from minidiff.training.speed import seconds_a_step
+    from minidiff.training.throughput import seconds_a_step
 
     taken = []
     assert seconds_a_step(iter(lambda: taken.append(1), 0), count=5) > 0 and len(taken) == 15
 
 
 def test_slow_steps_are_measured_over_fewer(monkeypatch):
-    from minidiff.training import speed
+    from minidiff.training import throughput as speed
 
     clock = []
     monkeypatch.setattr(speed, "time", SimpleNamespace(perf_counter=lambda: 15.0 * len(clock)))

@@ -10,15 +10,17 @@ import torch
 from torch.nn.functional import one_hot
 
 from minidiff.data.color_digits import COLORS, HELD_OUT, Captioned, Scene, caption, color_digit_batches
-from minidiff.evaluate_clip import retrieval
+from minidiff.evaluation.clip import retrieval
 from minidiff.files import read_tensors
+from minidiff.formats.clip import load_clip
 from minidiff.networks import CLIP, CLIPConfig, CLIPText, CLIPTextConfig, CLIPVision, CLIPVisionConfig
 from minidiff.networks.clip import quick_gelu
 from minidiff.tokenizer import Tokenizer
-from minidiff.training import TrainConfig, clip_recipes, contrastive
-from minidiff.training.clip_recipes import RECIPES, also_true, batches
-from minidiff.training.contrastive import contrastive_loss, train_clip
-from minidiff.weights import load_clip
+from minidiff.training import TrainConfig
+from minidiff.training.recipes import clip as clip_recipes
+from minidiff.training.recipes import contrastive
+from minidiff.training.recipes.clip import RECIPES, also_true, batches
+from minidiff.training.recipes.contrastive import contrastive_loss, train_clip
 
 END = 9
 TEXT = CLIPTextConfig(vocab=10, length=8, width=8, layers=2, heads=2, end=END)
@@ -292,7 +294,7 @@ class Reader:
 @pytest.fixture
 def watched(monkeypatch):
     """A reader that is told what is drawn, and a tokenizer that must be given the captions of just that."""
-    from minidiff import evaluate_clip
+    from minidiff.evaluation import clip as evaluate_clip
 
     draw = evaluate_clip.draw
 
@@ -346,7 +348,7 @@ def test_pictures_choose_among_captions_and_not_captions_among_pictures(watched)
 
 
 def test_retrieval_draws_the_handwriting_that_the_caption_names(watched, monkeypatch):
-    from minidiff import evaluate_clip
+    from minidiff.evaluation import clip as evaluate_clip
 
     digits, draw, reader = evaluate_clip.mnist("validation"), evaluate_clip.draw, Reader()
     tokenizer = watched(reader)

@@ -9,7 +9,7 @@ import crew
 import pytest
 import torch
 
-from minidiff.cli import main
+from minidiff.cli.main import main
 from minidiff.files import read_tensors
 from minidiff.training import TrainConfig, checkpoint, distributed
 from minidiff.training.checkpoint import FILE

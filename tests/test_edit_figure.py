@@ -6,8 +6,9 @@ from drawn import noise
 from test_prompt_box import middles, parts, pictures, said  # noqa: F401 (pictures is a fixture)
 from tiny_words import tiny_pipe, tiny_tokenizer
 
-from minidiff import viz, widgets
-from minidiff.figures_edit import HOLE, PARTS, part_mask, some_emoji
+from minidiff import image_files
+from minidiff.course import figures, widgets
+from minidiff.course.figures.editing import HOLE, PARTS, part_mask, some_emoji
 
 PIPE = tiny_pipe(tiny_tokenizer())
 PICTURE = noise((3, 32, 32)).mul(0.3).clamp(-1, 1)
@@ -24,7 +25,7 @@ def test_the_parts_of_a_picture():
 
 @pytest.mark.parametrize("part", PARTS)
 def test_where_the_walk_begins_and_ends(part, pictures, unclipped):  # noqa: F811
-    image = viz.edit(PIPE, PICTURE, "a red seven", strength=0.55, part=part, seed=3, steps=8)
+    image = figures.edit(PIPE, PICTURE, "a red seven", strength=0.55, part=part, seed=3, steps=8)
     shown = [pictures[place] for place in COLUMNS]
     assert torch.equal(shown[0][0], (PICTURE + 1) / 2) and [title for _, title, _, _ in shown][0] == "to begin from"
     mask = part_mask(part, 32, 32)[0].bool().expand(3, -1, -1)
@@ -46,15 +47,15 @@ def test_where_the_walk_begins_and_ends(part, pictures, unclipped):  # noqa: F81
 
 @pytest.mark.parametrize("prompt", ["", "a red seven " * 90, "семь 7 🌱\n$x$ \x00", "W" * 200])
 def test_any_words_have_room(prompt, unclipped):
-    assert viz.edit(PIPE, PICTURE, prompt, steps=2).size == (760, 284)
+    assert figures.edit(PIPE, PICTURE, prompt, steps=2).size == (760, 284)
     assert not unclipped
 
 
 def test_what_cannot_be_drawn():
     with pytest.raises(ValueError, match="strength must lie between 0 and 1, got 1.2"):
-        viz.edit(PIPE, PICTURE, "a red seven", strength=1.2)
+        figures.edit(PIPE, PICTURE, "a red seven", strength=1.2)
     with pytest.raises(ValueError, match="strength 0.1 of 4 steps leaves no step"):
-        viz.edit(PIPE, PICTURE, "a red seven", strength=0.1, steps=4)
+        figures.edit(PIPE, PICTURE, "a red seven", strength=0.1, steps=4)
 
 
 def test_some_emoji_at_the_models_size():
@@ -77,10 +78,10 @@ def test_each_change_is_drawn():
         before = picture.value
         controls[name].value = values[name] = value
         assert picture.value != before
-        expected = viz.edit(
+        expected = figures.edit(
             PIPE, given[values["picture"]], *[values[k] for k in ("prompt", "strength", "new", "seed")], 10
         )
-        assert picture.value == viz.encode(expected)
+        assert picture.value == image_files.encode(expected)
         assert controls[name].tooltip and getattr(controls[name], "continuous_update", False) is False
     assert said(line).startswith("not in the vocabulary")
     assert list(parts(widgets.edit(PIPE, steps=2))[0]["picture"].options) == list(some_emoji(32))

@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 
 from minidiff.diffusion import SAMPLERS, flow, uniform
-from minidiff.edits import fitted, from_pil, keep, left, mask_from_pil, prepared
-from minidiff.pipeline import TextToImage
+from minidiff.pipeline.image_to_image import fitted, from_pil, keep, left, mask_from_pil, prepared
+from minidiff.pipeline.text_to_image import TextToImage
 
 SCHEDULE = flow()
 

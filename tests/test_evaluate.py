@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from minidiff import TextToImage, data
-from minidiff.config import ModelConfig
-from minidiff.evaluate import evaluate, inception, judge_accuracy, judged, load_judge
+from minidiff.evaluation.digits import evaluate, inception, judge_accuracy, judged, load_judge
 from minidiff.files import asset
+from minidiff.formats.model_config import ModelConfig
 from minidiff.networks import UNetConfig
 
 

@@ -8,11 +8,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-import minidiff.evaluate_color as evaluate_color_module
+import minidiff.evaluation.color_digits as evaluate_color_module
 from minidiff import TextToImage, data
 from minidiff.data.color_digits import HELD_OUT, PLACES, SIZES, Scene, draw
-from minidiff.evaluate import load_judge
-from minidiff.evaluate_color import evaluate_color, look_at, measure
+from minidiff.evaluation.color_digits import evaluate_color, look_at, measure
+from minidiff.evaluation.digits import load_judge
 from minidiff.files import asset
 
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-import minidiff.evaluate_emoji as evaluate_emoji_module
+import minidiff.evaluation.emoji as evaluate_emoji_module
 from minidiff import data
 from minidiff.data.emoji import STYLES
-from minidiff.evaluate_emoji import (
+from minidiff.evaluation.emoji import (
     NAMES,
     SOURCES,
     coarse,
@@ -24,7 +24,7 @@ from minidiff.evaluate_emoji import (
     nearer_to_truth,
 )
 from minidiff.files import asset, read_tensors
-from minidiff.training.style_judge import train_style_judge
+from minidiff.training.recipes.style_judge import train_style_judge
 
 GROUPS = ("training captions", "new combinations", "new things")
 emoji = cache(data.emoji)

@@ -4,7 +4,10 @@ import pytest
 import torch
 from drawn import assert_drawn, count
 
-from minidiff import data, figures_metric, viz
+from minidiff import data, image_files
+from minidiff.course import figures
+from minidiff.course.figures import metrics as figures_metric
+from minidiff.course.figures.metrics import DAMAGES
 
 REAL = figures_metric._real()
 
@@ -15,7 +18,7 @@ def digit_rows():
 
 
 def harmed(damage, amount, rows):
-    return viz.DAMAGES[damage](REAL, rows, amount, torch.Generator().manual_seed(1))
+    return DAMAGES[damage](REAL, rows, amount, torch.Generator().manual_seed(1))
 
 
 def noticed_by(words):
@@ -34,7 +37,7 @@ def test_the_three_parts_of_the_real_digits_share_nothing():
     assert len(torch.cat([pictures, REAL.train.images.flatten(1)]).unique(dim=0)) == 7000
 
 
-@pytest.mark.parametrize("damage", viz.DAMAGES)
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_no_damage_is_no_damage(damage, digit_rows):
     digits, _ = harmed(damage, 0.0, digit_rows)
     own = digits.images.flatten(1)
@@ -71,7 +74,7 @@ def test_damages_are_what_they_say(digit_rows):
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_real_digits_are_not_noticed(words, seed):
-    viz.metric("copies of training digits", 0.0, seed=seed)
+    figures.metric("copies of training digits", 0.0, seed=seed)
     assert noticed_by(words) == set()
 
 
@@ -90,51 +93,53 @@ def test_real_digits_are_not_noticed(words, seed):
     ],
 )  # fmt: skip
 def test_who_notices_what(words, damage, amount, noticing, silent):
-    viz.metric(damage, amount)
+    figures.metric(damage, amount)
     found = noticed_by(words)
     assert noticing <= found and not silent & found
 
 
 def test_the_sheet_shows_the_digits_under_what_was_asked_for():
-    image = viz.metric("wrong labels", 1.0, seed=3)
+    image = figures.metric("wrong labels", 1.0, seed=3)
     generator = torch.Generator().manual_seed(3)
-    digits, _ = viz.DAMAGES["wrong labels"](REAL, torch.randperm(3000, generator=generator)[:500], 1.0, generator)
+    digits, _ = DAMAGES["wrong labels"](REAL, torch.randperm(3000, generator=generator)[:500], 1.0, generator)
     for asked, row in ((0, 0), (4, 1), (9, 2)):
         expected = digits.images[digits.asked == asked][row, 0]
         assert_drawn(image, 16 + 73 * asked, 56 + 62 * row, 56, (expected + 1) / 2)
 
 
 def test_the_bars():
-    well, ill = viz.metric("copies of training digits", 0.0), viz.metric("copies of training digits", 1.0)
+    well, ill = figures.metric("copies of training digits", 0.0), figures.metric("copies of training digits", 1.0)
     row = (166, 254 + 32 * 5, 496, 254 + 32 * 5 + 22)  # memorisation
-    assert count(well, viz.ORANGE) == 0 and count(well, viz.BLUE, row) > 2500
-    assert count(ill, viz.BLUE, row) == 0 and count(ill, viz.ORANGE, (670, row[1], 760, row[3])) > 50  # "noticed"
+    assert count(well, figures.ORANGE) == 0 and count(well, figures.BLUE, row) > 2500
+    assert (
+        count(ill, figures.BLUE, row) == 0 and count(ill, figures.ORANGE, (670, row[1], 760, row[3])) > 50
+    )  # "noticed"
     assert well.size == ill.size == (760, 474)
 
 
-@pytest.mark.parametrize("damage", viz.DAMAGES)
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_nothing_is_clipped_and_nothing_random(unclipped, damage):
     for amount in (0.0, 0.35, 1.0):
-        image = viz.metric(damage, amount)
+        image = figures.metric(damage, amount)
     assert unclipped == []
-    assert viz.encode(image) == viz.encode(viz.metric(damage, 1.0))
-    assert viz.encode(image) != viz.encode(viz.metric(damage, 1.0, seed=1))
+    assert image_files.encode(image) == image_files.encode(figures.metric(damage, 1.0))
+    assert image_files.encode(image) != image_files.encode(figures.metric(damage, 1.0, seed=1))
 
 
 def test_fewer_digits_notice_less(words):
-    viz.metric("missing styles", 0.3, n=100)
+    figures.metric("missing styles", 0.3, n=100)
     few = noticed_by(words)
     words.clear()
-    viz.metric("missing styles", 0.3, n=500)
+    figures.metric("missing styles", 0.3, n=500)
     assert few < noticed_by(words)
 
 
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match="unknown damage 'fire'; there is blur, noise, missing classes"):
-        viz.metric("fire", 0.5)
+        figures.metric("fire", 0.5)
     for amount in (-0.1, 1.1):
         with pytest.raises(ValueError, match=r"amount must lie in \[0, 1\]"):
-            viz.metric("blur", amount)
+            figures.metric("blur", amount)
     for n in (99, 501):
         with pytest.raises(ValueError, match="n must lie between 100 and 500"):
-            viz.metric("blur", 0.5, n=n)
+            figures.metric("blur", 0.5, n=n)

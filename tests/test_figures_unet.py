@@ -4,8 +4,9 @@ import pytest
 import torch
 from drawn import assert_drawn, count, noise
 
-from minidiff import TextToImage, viz
-from minidiff.config import ModelConfig
+from minidiff import TextToImage, image_files
+from minidiff.course import figures
+from minidiff.formats.model_config import ModelConfig
 from minidiff.networks import UNet, UNetConfig, room_names, rooms
 
 DEEP = UNetConfig(
@@ -22,7 +23,7 @@ def inputs(net, size, tokens=2):
 @pytest.fixture
 def on_canvas(monkeypatch):
     """What is written among boxes."""
-    from minidiff import figures_unet
+    from minidiff.course.figures import network as figures_unet
 
     written, words = [], figures_unet._words
     monkeypatch.setattr(figures_unet, "_words", lambda *a, **look: written.append(a[3]) or words(*a, **look))
@@ -31,7 +32,7 @@ def on_canvas(monkeypatch):
 
 def test_the_diagram_of_the_digit_model(pipe, unclipped, on_canvas):
     net = pipe.net.unet
-    image = viz.unet_diagram(net, *inputs(net, 14))
+    image = figures.unet_diagram(net, *inputs(net, 14))
     assert image.width == 760 and unclipped == []
     assert [name for name in room_names(net) if name in on_canvas] == room_names(net)
     for room in rooms(net, *inputs(net, 14)):
@@ -40,14 +41,14 @@ def test_the_diagram_of_the_digit_model(pipe, unclipped, on_canvas):
     assert {"1,001,828 parameters", "x: 4 × 14 × 14", "level 0: 14 × 14", "level 1: 7 × 7"} <= set(on_canvas)
     assert on_canvas.count("t") - 1 == len([m for m in net.modules() if hasattr(m, "time_emb_proj")])  # 1: the legend
     assert on_canvas.count("c") - 1 == len([m for m in net.modules() if hasattr(m, "transformer_blocks")])
-    for colour in (viz.BLUE, viz.GREEN, viz.PURPLE, viz.ORANGE, viz.RED):
+    for colour in (figures.BLUE, figures.GREEN, figures.PURPLE, figures.ORANGE, figures.RED):
         assert count(image, colour) > 100
 
 
 def test_the_diagram_of_stable_diffusion(unclipped, on_canvas):
     with torch.device("meta"):
         net = UNet()
-    image = viz.unet_diagram(net, *inputs(net, 64, tokens=77))
+    image = figures.unet_diagram(net, *inputs(net, 64, tokens=77))
     assert image.width == 760 and unclipped == []
     assert [name for name in room_names(net) if name in on_canvas] == room_names(net)
     assert {"859,520,964 parameters", "level 3: 8 × 8", "looks at the context, 77 × 768"} <= set(on_canvas)
@@ -58,14 +59,14 @@ def test_the_diagram_of_stable_diffusion(unclipped, on_canvas):
 @pytest.mark.parametrize("size", [16, 13])
 def test_the_diagram_of_another_shape(unclipped, size):
     net = UNet(DEEP)
-    first = viz.unet_diagram(net, *inputs(net, size))
+    first = figures.unet_diagram(net, *inputs(net, size))
     assert unclipped == []
-    assert viz.encode(first) == viz.encode(viz.unet_diagram(net, *inputs(net, size)))
+    assert image_files.encode(first) == image_files.encode(figures.unet_diagram(net, *inputs(net, size)))
 
 
 @pytest.mark.parametrize("t, prompt", [(0.0, None), (0.4, "7"), (1.0, "a handwritten seven")])
 def test_unet_shows_what_is_noised_and_what_is_believed(pipe, digit, t, prompt):
-    image = viz.unet(pipe, digit, "mid_block", t, prompt, seed=6)
+    image = figures.unet(pipe, digit, "mid_block", t, prompt, seed=6)
     eps = pipe.fold.decode(noise((1, 4, 14, 14), 6))[0]
     assert_drawn(image, 16, 34, 160, (((1 - t) * digit + t * eps)[0] + 1) / 2)
     if t == 0:
@@ -76,13 +77,13 @@ def test_unet_shows_what_is_noised_and_what_is_believed(pipe, digit, t, prompt):
 
 
 def test_every_room_has_a_picture_of_its_own(pipe, digit, unclipped):
-    drawn = {name: viz.encode(viz.unet(pipe, digit, name, 0.5, "7")) for name in room_names(pipe.net.unet)}
+    drawn = {name: image_files.encode(figures.unet(pipe, digit, name, 0.5, "7")) for name in room_names(pipe.net.unet)}
     assert len(set(drawn.values())) == 7 and unclipped == []
-    assert drawn["conv_in"] == viz.encode(viz.unet(pipe, digit, "conv_in", 0.5, "7"))
+    assert drawn["conv_in"] == image_files.encode(figures.unet(pipe, digit, "conv_in", 0.5, "7"))
 
 
 def test_the_channels_that_vary_most_in_one_scale_of_colours(pipe, digit, words):
-    viz.unet(pipe, digit, "down_blocks.0", 0.5)
+    figures.unet(pipe, digit, "down_blocks.0", 0.5)
     x = pipe.schedule.add_noise(pipe.fold.encode(digit[None]), noise((1, 4, 14, 14)), 0.5)
     room = rooms(pipe.net.unet, x, pipe.schedule.net_time(torch.tensor([0.5])), pipe.encode_negative(None, 1))[1]
     vary = room.output[0].var((1, 2)).argsort(descending=True)[:16].tolist()
@@ -93,7 +94,7 @@ def test_the_channels_that_vary_most_in_one_scale_of_colours(pipe, digit, words)
 
 def test_colours_of_channels(pipe, digit):
     """Blue is below zero and orange above it, at the places where the room's output is."""
-    image = viz.unet(pipe, digit, "conv_out", 0.5).convert("RGB")  # all four channels, in order
+    image = figures.unet(pipe, digit, "conv_out", 0.5).convert("RGB")  # all four channels, in order
     x = pipe.schedule.add_noise(pipe.fold.encode(digit[None]), noise((1, 4, 14, 14)), 0.5)
     out = rooms(pipe.net.unet, x, pipe.schedule.net_time(torch.tensor([0.5])), pipe.encode_negative(None, 1))[-1]
     for channel, values in enumerate(out.output[0]):
@@ -109,12 +110,12 @@ def test_a_deeper_network(digit, unclipped):
     pipe = TextToImage(config, config.build(), "cpu")
     pipe.net.unet.conv_out.weight.mul_(1e-3)  # small numbers are long: -0.00012 beside the bar of colours
     for room in ("down_blocks.3", "up_blocks.2", "conv_out"):
-        assert viz.unet(pipe, digit, room, 0.5).size == (760, 460)
+        assert figures.unet(pipe, digit, room, 0.5).size == (760, 460)
     assert unclipped == []
 
 
 def test_bad_input_is_named(pipe, digit):
     with pytest.raises(ValueError, match=r"unknown room 'attic'; there is conv_in, down_blocks.0, .*conv_out"):
-        viz.unet(pipe, digit, "attic", 0.5)
+        figures.unet(pipe, digit, "attic", 0.5)
     with pytest.raises(ValueError, match=r"t must lie in \[0, 1\], got 1.5"):
-        viz.unet(pipe, digit, "conv_in", 1.5)
+        figures.unet(pipe, digit, "conv_in", 1.5)

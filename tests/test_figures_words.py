@@ -6,12 +6,13 @@ from drawn import assert_drawn, count, noise
 from matplotlib.text import Text
 from tiny_words import tiny_clip, tiny_pipe, tiny_tokenizer
 
-from minidiff import data, viz
+from minidiff import data, image_files
+from minidiff.course import figures
+from minidiff.course.figures.page import Page
+from minidiff.course.figures.retrieval import scenes, similarities
+from minidiff.course.figures.text import readable, two_lines, wide
+from minidiff.course.figures.words import heat, heights
 from minidiff.diffusion import denoiser
-from minidiff.figures_clip import scenes, similarities
-from minidiff.figures_words import heat, heights
-from minidiff.lettering import readable, two_lines, wide
-from minidiff.look import Page
 from minidiff.networks import attention_maps
 
 PROMPT = "a red seven on a blue background"
@@ -64,7 +65,7 @@ def drawn(monkeypatch):
 
 
 def test_guidance_ends_with_the_picture_of_the_pipeline(pipe):
-    image = viz.guidance(pipe, "7", None, 4.0, seed=3, steps=7)
+    image = figures.guidance(pipe, "7", None, 4.0, seed=3, steps=7)
     assert image.size == (760, 502)
     assert_drawn(image, 532, 48, 212, pipe.decode(pipe.latents(["7"], steps=7, scale=4.0, seed=3))[0, 0])
     first = next(pipe.stream(["7"], steps=7, scale=4.0, seed=3))
@@ -78,7 +79,7 @@ def test_guidance_ends_with_the_picture_of_the_pipeline(pipe):
 @pytest.mark.parametrize("scale, negative", [(0.0, None), (1.0, "2"), (4.0, None), (4.0, "2")])
 def test_both_beliefs_are_of_the_guided_walk(pipe, drawn, scale, negative):
     """At every step shown: without + scale * (with - without) is what the walk believed."""
-    viz.guidance(pipe, "7", negative, scale, seed=1, steps=9)
+    figures.guidance(pipe, "7", negative, scale, seed=1, steps=9)
     pictures, written = drawn
     walk = list(pipe.stream(["7"], negative=negative, scale=scale, seed=1, steps=9))
     times = pipe.times(9, "dpmpp_2m")
@@ -99,16 +100,16 @@ def test_both_beliefs_are_of_the_guided_walk(pipe, drawn, scale, negative):
 
 
 def test_the_difference_in_orange_and_blue(pipe, drawn):
-    image = viz.guidance(pipe, "7", None, 4.0, steps=4)
+    image = figures.guidance(pipe, "7", None, 4.0, steps=4)
     pictures, _ = drawn
     gap = (pictures[16, 166] - pictures[16, 48])[0]
     red, _, blue = pictures[16, 284]
     assert (red > blue)[gap > 0.05].all() and (red < blue)[gap < -0.05].all()
-    assert count(image, viz.ORANGE, (16, 284, 106, 374)) > 20 < count(image, viz.BLUE, (16, 284, 106, 374))
+    assert count(image, figures.ORANGE, (16, 284, 106, 374)) > 20 < count(image, figures.BLUE, (16, 284, 106, 374))
 
 
 def test_the_difference_in_colours(tiny, drawn):
-    viz.guidance(tiny, PROMPT, "", 3.0, steps=3)
+    figures.guidance(tiny, PROMPT, "", 3.0, steps=3)
     pictures, _ = drawn
     gap, shown = pictures[16, 166] - pictures[16, 48], pictures[16, 284]
     big = gap.abs() > 1e-4
@@ -116,7 +117,7 @@ def test_the_difference_in_colours(tiny, drawn):
 
 
 def test_a_negative_prompt_that_is_the_prompt_leaves_no_difference(tiny, drawn):
-    viz.guidance(tiny, PROMPT, PROMPT, 3.0, steps=3)
+    figures.guidance(tiny, PROMPT, PROMPT, 3.0, steps=3)
     pictures, written = drawn
     assert all((pictures[16 + 98 * k, 284] == 0.5).all() for k in range(3))
     assert written.count(f'told "{PROMPT}"') == 2
@@ -124,16 +125,20 @@ def test_a_negative_prompt_that_is_the_prompt_leaves_no_difference(tiny, drawn):
 
 def test_no_negative_prompt_and_an_empty_one(pipe, tiny):
     for model, prompt in ((pipe, "7"), (tiny, PROMPT)):
-        assert viz.encode(viz.guidance(model, prompt, steps=2)) == viz.encode(viz.guidance(model, prompt, "", steps=2))
-        assert viz.encode(viz.guidance(model, prompt, steps=1)) != viz.encode(viz.guidance(model, prompt, "2", steps=1))
+        assert image_files.encode(figures.guidance(model, prompt, steps=2)) == image_files.encode(
+            figures.guidance(model, prompt, "", steps=2)
+        )
+        assert image_files.encode(figures.guidance(model, prompt, steps=1)) != image_files.encode(
+            figures.guidance(model, prompt, "2", steps=1)
+        )
 
 
 @pytest.mark.parametrize("prompt", ODD)
 def test_any_prompt_fits_on_the_pages(tiny, model, tokenizer, unclipped, prompt):
-    viz.guidance(tiny, prompt, prompt, 10.0, steps=6)
-    viz.attention(tiny, prompt, 1, steps=2)
-    viz.clip(model, tokenizer, own=prompt)
-    viz.clip(model, tokenizer, captions=[prompt] * 12)
+    figures.guidance(tiny, prompt, prompt, 10.0, steps=6)
+    figures.attention(tiny, prompt, 1, steps=2)
+    figures.clip(model, tokenizer, own=prompt)
+    figures.clip(model, tokenizer, captions=[prompt] * 12)
     assert unclipped == []
 
 
@@ -146,7 +151,7 @@ def test_what_cannot_be_drawn_is_named(pipe):
         ({"negative": "cat"}, "names no digit"),
     ):
         with pytest.raises(ValueError, match=words):
-            viz.guidance(pipe, **({"prompt": "7"} | bad))
+            figures.guidance(pipe, **({"prompt": "7"} | bad))
 
 
 # CLIP ---------------------------------------------------------------------------------------
@@ -154,7 +159,7 @@ def test_what_cannot_be_drawn_is_named(pipe):
 
 def test_the_matrix_is_that_of_the_model(model, tokenizer, drawn):
     images, captions = scenes().images[:3], ["a red seven", "a four"]
-    viz.clip(model, tokenizer, images, captions, own="black")
+    figures.clip(model, tokenizer, images, captions, own="black")
     _, written = drawn
     cosines = model(tokenizer([*captions, "black"]), images) / model.logit_scale.exp()
     torch.testing.assert_close(similarities(model, tokenizer, images, [*captions, "black"]), cosines)
@@ -164,23 +169,26 @@ def test_the_matrix_is_that_of_the_model(model, tokenizer, drawn):
 
 
 def test_the_best_caption_of_each_picture_is_framed(model, tokenizer, monkeypatch):
-    from minidiff import figures_clip
+    from minidiff.course.figures import retrieval as figures_clip
 
     framed, cell = [], figures_clip._cell
     monkeypatch.setattr(figures_clip, "_cell", lambda *a, **k: framed.append(k["framed"]) or cell(*a, **k))
     known = torch.tensor([[0.1, 0.9, 0.2], [0.8, -0.3, 0.2]])  # 2 pictures, 3 captions
     monkeypatch.setattr(figures_clip, "similarities", lambda *_: known)
-    image = viz.clip(model, tokenizer, scenes().images[:2], ["one", "two", "three"])
+    image = figures.clip(model, tokenizer, scenes().images[:2], ["one", "two", "three"])
     assert framed == [False, True, True, False, False, False]
-    assert count(image, viz.ORANGE) > 1000  # the highest, 0.9
-    assert image.width == 760 and image.height == viz.clip(model, tokenizer, captions=["1", "2", "3"]).height
+    assert count(image, figures.ORANGE) > 1000  # the highest, 0.9
+    assert image.width == 760 and image.height == figures.clip(model, tokenizer, captions=["1", "2", "3"]).height
 
 
 def test_the_scenes_differ_and_were_not_held_out(model, tokenizer, unclipped):
     found = scenes()
     assert len(found) == len(set(found.captions)) == 7
     assert all(data.HELD_OUT[scene.digit] != scene.color for scene in found.scenes)
-    assert viz.clip(model, tokenizer).size == (760, 364) and viz.clip(model, tokenizer, own="x").size == (760, 410)
+    assert figures.clip(model, tokenizer).size == (760, 364) and figures.clip(model, tokenizer, own="x").size == (
+        760,
+        410,
+    )
     assert unclipped == []
 
 
@@ -193,7 +201,7 @@ def test_what_does_not_fit_into_the_matrix(model, tokenizer):
         (torch.zeros(1, 3, 28, 28), None, "32x32, got 28x28"),
     ):
         with pytest.raises(ValueError, match=words):
-            viz.clip(model, tokenizer, pictures, captions)
+            figures.clip(model, tokenizer, pictures, captions)
 
 
 @pytest.mark.parametrize("text", ["", PROMPT, "a red elephant", "a red seven " * 900, "семь 七 🌱"])
@@ -209,7 +217,7 @@ def test_what_is_not_read_is_said_in_one_line(tokenizer, text):
 @pytest.mark.parametrize("step", [1, 4])
 @pytest.mark.parametrize("scale", [1.0, 3.0])
 def test_the_maps_are_those_of_the_pass_that_drew_the_step(tiny, drawn, step, scale):
-    viz.attention(tiny, "a red seven", step, seed=2, steps=4, scale=scale)
+    figures.attention(tiny, "a red seven", step, seed=2, steps=4, scale=scale)
     pictures, written = drawn
     with attention_maps(tiny.net) as passes:
         walk = list(tiny.stream(["a red seven"], seed=2, steps=4, scale=scale))
@@ -253,7 +261,7 @@ def test_the_mean_over_heads_and_rooms_of_one_size(tiny):
     ],
 )
 def test_the_words_of_a_prompt(tiny, monkeypatch, prompt, titles):
-    from minidiff import figures_words
+    from minidiff.course.figures import words as figures_words
 
     monkeypatch.setattr(figures_words, "readable", lambda text, _: f'"{text}"')
     words = figures_words._words(tiny, prompt)
@@ -262,21 +270,21 @@ def test_the_words_of_a_prompt(tiny, monkeypatch, prompt, titles):
 
 
 def test_a_prompt_that_is_too_long(tiny, drawn):
-    viz.attention(tiny, "red " * 30, steps=1)
+    figures.attention(tiny, "red " * 30, steps=1)
     _, written = drawn
     assert written.count("red") == 22 and "(end)" in written and "(padding)" not in written
 
 
 def test_more_words_than_tiles(drawn, unclipped):
     pipe = tiny_pipe(tiny_tokenizer(length=40))
-    image = viz.attention(pipe, "red " * 38, steps=1)
+    image = figures.attention(pipe, "red " * 38, steps=1)
     _, written = drawn
     assert written.count("red") == 22 and "(the rest)" in written  # 24 with the start
     assert image.size == (760, 48 + 4 * 122) and unclipped == []
 
 
 def test_attention_of_a_model_of_labels(pipe, drawn, unclipped):
-    viz.attention(pipe, "a handwritten seven", 2, steps=3)
+    figures.attention(pipe, "a handwritten seven", 2, steps=3)
     _, written = drawn
     assert {"(start)", "seven", 'told "a handwritten seven"', "step 2 of 3, scale 1.5\nrooms of 7 × 7 pixels"} <= set(
         written
@@ -286,11 +294,11 @@ def test_attention_of_a_model_of_labels(pipe, drawn, unclipped):
 
 def test_what_attention_cannot_show(tiny, pipe):
     for draw, words in (
-        (lambda: viz.attention(tiny, PROMPT, 0), "step must lie between 1 and the number of steps, 20; got 0"),
-        (lambda: viz.attention(tiny, PROMPT, 4, steps=3), "step must lie between 1"),
-        (lambda: viz.attention(tiny, PROMPT, scale=0), "not told the prompt"),
-        (lambda: viz.attention(tiny, PROMPT, size=9, steps=1), "unknown size '9'; there is 16, 8"),
-        (lambda: viz.attention(pipe, ""), "is empty"),
+        (lambda: figures.attention(tiny, PROMPT, 0), "step must lie between 1 and the number of steps, 20; got 0"),
+        (lambda: figures.attention(tiny, PROMPT, 4, steps=3), "step must lie between 1"),
+        (lambda: figures.attention(tiny, PROMPT, scale=0), "not told the prompt"),
+        (lambda: figures.attention(tiny, PROMPT, size=9, steps=1), "unknown size '9'; there is 16, 8"),
+        (lambda: figures.attention(pipe, ""), "is empty"),
     ):
         with pytest.raises(ValueError, match=words):
             draw()

@@ -6,9 +6,9 @@ import torch.nn.functional as F
 
 from minidiff import TextToImage, data
 from minidiff.diffusion import flow, guide
-from minidiff.evaluate import judged, load_judge
-from minidiff.guided import classifier_log_p, clip_log_p, load_noisy_classifier
+from minidiff.evaluation.digits import judged, load_judge
 from minidiff.networks import CLIP, CLIPConfig, CLIPTextConfig, CLIPVisionConfig
+from minidiff.pipeline.classifier_guidance import classifier_log_p, clip_log_p, load_noisy_classifier
 
 PATH = flow()
 LABELS = torch.tensor([2, 0, 1])

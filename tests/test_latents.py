@@ -7,19 +7,19 @@ import pytest
 import torch
 
 from minidiff import TextToImage, data
-from minidiff.config import ModelConfig
 from minidiff.data.shards import Shards
-from minidiff.evaluate_emoji import in_style, load_style_judge, named
+from minidiff.evaluation.emoji import in_style, load_style_judge, named
 from minidiff.files import asset, read_tensors
+from minidiff.formats.clip import load_clip, save_clip
+from minidiff.formats.model_config import ModelConfig
+from minidiff.formats.vae import save_vae
 from minidiff.networks import CLIP, VAE, CLIPConfig, CLIPTextConfig, CLIPVisionConfig, UNetConfig, VAEConfig
 from minidiff.tokenizer import END, Tokenizer
 from minidiff.training import TrainConfig
-from minidiff.training.autoencoder import psnr
-from minidiff.training.clip_recipes import also_true_emoji, varied
-from minidiff.training.latents import captions_of, keep_emoji, latent_batches
-from minidiff.training.presets import Preset, train_preset
-from minidiff.weights import load_clip, save_clip
-from minidiff.weights_vae import save_vae
+from minidiff.training.recipes.clip import also_true_emoji, varied
+from minidiff.training.recipes.latent_cache import captions_of, keep_emoji, latent_batches
+from minidiff.training.recipes.presets import Preset, train_preset
+from minidiff.training.recipes.vae import psnr
 
 CPU = torch.device("cpu")
 UNET = "unet/diffusion_pytorch_model.safetensors"

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from scipy.stats import spearmanr
 
 from minidiff import data
-from minidiff.evaluate import judged, load_judge
-from minidiff.metrics import (
+from minidiff.evaluation.digits import judged, load_judge
+from minidiff.evaluation.metrics import (
     bootstrap,
     calibration_error,
     diversity,

@@ -6,9 +6,9 @@ import torch
 from minidiff import data
 from minidiff.diffusion import flow
 from minidiff.files import asset, read_tensors
-from minidiff.guided import load_noisy_classifier
 from minidiff.networks import Fold, NoisyClassifier
-from minidiff.training.noisy_classifier import train_noisy_classifier
+from minidiff.pipeline.classifier_guidance import load_noisy_classifier
+from minidiff.training.recipes.noisy_classifier import train_noisy_classifier
 
 PATH = flow()
 

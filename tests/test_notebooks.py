@@ -9,7 +9,7 @@ import nbformat
 import psutil
 import pytest
 
-from minidiff import checks
+from minidiff.course import checks
 
 FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
 SOURCES = sorted((FOLDER / "source").glob("*.py"))
@@ -105,7 +105,7 @@ def test_the_lesson_has_its_frame(source):
     )
     assert headings[-1] == "## Where to go next"
     for widget in re.findall(r"^widgets\.(\w+)\(", text, re.M):  # a static picture for those who only read
-        assert f"show(viz.{widget}(" in text
+        assert f"show(figures.{widget}(" in text
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=stem)
@@ -171,8 +171,10 @@ def test_every_check_refuses_the_untouched_answer_and_takes_the_solution(source)
 
 def test_links_of_a_student_lead_one_folder_further_up():
     lesson = of_cells("def f():\n    ### BEGIN SOLUTION\n    return 1\n    ### END SOLUTION")
-    lesson.cells.insert(0, nbformat.v4.new_markdown_cell("[a](../minidiff/viz.py#L1) [b](00_tour.ipynb) [c](#d)"))
+    lesson.cells.insert(
+        0, nbformat.v4.new_markdown_cell("[a](../minidiff/course/figures/viz.py#L1) [b](00_tour.ipynb) [c](#d)")
+    )
     student = build.student(lesson)
-    assert student.cells[0].source == "[a](../../minidiff/viz.py#L1) [b](../00_tour.ipynb) [c](#d)"
+    assert student.cells[0].source == "[a](../../minidiff/course/figures/viz.py#L1) [b](../00_tour.ipynb) [c](#d)"
     assert student.cells[1].source == "def f():\n    # your code here\n    raise NotImplementedError"
     assert build.student(of_cells("1 + 1")) is None

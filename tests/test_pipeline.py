@@ -8,7 +8,7 @@ import torch
 
 from minidiff import TextToImage
 from minidiff.diffusion import SAMPLERS
-from minidiff.folders import find_model, models
+from minidiff.formats.model_folder import find_model, models
 
 
 @pytest.fixture(scope="module")

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from minidiff import TextToImage
-from minidiff.config import ModelConfig
 from minidiff.data import color_digits
+from minidiff.formats.model_config import ModelConfig
 from minidiff.networks import CLIPTextConfig, UNetConfig
-from minidiff.pipeline import LAST_GUIDED
+from minidiff.pipeline.text_to_image import LAST_GUIDED
 from minidiff.tokenizer import END, Tokenizer
 
 

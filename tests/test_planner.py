@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from minidiff import figures_planner
-from minidiff.figures import WIDTH
+from minidiff.course.figures import plan as figures_planner
+from minidiff.course.figures.diffusion import WIDTH
+from minidiff.course.planner import GPUS, Plan, Work, bytes_kept, hours, memory, work
 from minidiff.networks import UNet, UNetConfig, flops
-from minidiff.planner import GPUS, Plan, Work, bytes_kept, hours, memory, work
 
 SMALL = UNetConfig(4, 4, (32, 64), attention=(False, True), layers=1, heads=4, context_dim=64, groups=8)
 

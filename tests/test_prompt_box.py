@@ -9,10 +9,11 @@ import torch
 from drawn import noise
 from tiny_words import tiny_pipe, tiny_tokenizer
 
-from minidiff import data, viz, widgets
+from minidiff import data, image_files
+from minidiff.course import figures, widgets
+from minidiff.course.figures.latents import walk, walked
+from minidiff.course.figures.page import Page
 from minidiff.data import STYLES, all_emoji, emoji_caption, emoji_prompt, emoji_seen, emoji_split
-from minidiff.figures_latents import walk, walked
-from minidiff.look import Page
 
 PIPE = tiny_pipe(tiny_tokenizer())
 NAMED = {item.name: item for item in all_emoji()}
@@ -87,7 +88,7 @@ def test_whether_an_emoji_was_in_training_in_a_style_that_is_not_said():
 
 
 def test_the_picture_is_large_and_the_way_to_it_below(pictures, unclipped):
-    image = viz.prompt_box(PIPE, "a red seven", scale=2.0, seed=3, steps=11)
+    image = figures.prompt_box(PIPE, "a red seven", scale=2.0, seed=3, steps=11)
     result = PIPE.decode(PIPE.latents("a red seven", scale=2.0, seed=3, steps=11))[0]
     large, title, _, _ = pictures.pop((16, 30))
     torch.testing.assert_close(large, result, rtol=0, atol=1e-5)
@@ -117,14 +118,14 @@ def test_a_step_on_the_way_is_large_and_framed_below(pictures, unclipped):
 
 @pytest.mark.parametrize("prompt", ["", "a red seven " * 90, "семь 七 🌱\n$x$ \x00", "W" * 200])
 def test_any_words_have_room(prompt, unclipped):
-    assert viz.prompt_box(PIPE, prompt, steps=1).size == viz.prompt_box(PIPE, "red", steps=2).size
+    assert figures.prompt_box(PIPE, prompt, steps=1).size == figures.prompt_box(PIPE, "red", steps=2).size
     assert not unclipped
 
 
 def test_each_drawn_emoji_stands_beside_its_truth(pictures, unclipped):
     pairs = [(NAMED["red apple"], "noto"), *[(LONGEST, "openmoji")] * 4]
     drawn, truth = noise((2, 5, 3, 64, 64)).mul(0.2).add(0.5).clamp(0, 1)
-    image = viz.emoji_grid(pairs, drawn, truth)
+    image = figures.emoji_grid(pairs, drawn, truth)
     assert image.size == (900, 24 + 2 * 150)
     shown = list(pictures.values())
     assert [title for _, title, _, _ in shown] == ["drawn", "truth"] * 4 + ["", ""]
@@ -132,7 +133,7 @@ def test_each_drawn_emoji_stands_beside_its_truth(pictures, unclipped):
         assert torch.equal(shown[2 * k][0], drawn[k]) and torch.equal(shown[2 * k + 1][0], truth[k])
     assert not unclipped
     with pytest.raises(ValueError, match="5 names, 4 drawn and 5 true"):
-        viz.emoji_grid(pairs, drawn[:4], truth)
+        figures.emoji_grid(pairs, drawn[:4], truth)
 
 
 def test_the_names_in_the_readme_are_whole_and_the_longest_is_cut(monkeypatch):
@@ -140,7 +141,7 @@ def test_the_names_in_the_readme_are_whole_and_the_longest_is_cut(monkeypatch):
     pairs = [*list(zip(held_out.items, held_out.styles, strict=True))[:24], (LONGEST, "noto")]
     written, text = [], Page.text
     monkeypatch.setattr(Page, "text", lambda page, *args, **look: written.append(args[2]) or text(page, *args, **look))
-    viz.emoji_grid(pairs, *torch.zeros(2, len(pairs), 3, 4, 4))
+    figures.emoji_grid(pairs, *torch.zeros(2, len(pairs), 3, 4, 4))
     assert written[:48:2] == [item.name for item, _ in pairs[:24]]
     assert written[1::2] == [style for _, style in pairs]
     assert written[48].endswith("…") and LONGEST.name.startswith(written[48][:-1])
@@ -150,7 +151,7 @@ def test_colours_are_those_that_were_drawn():
     """Many colours on one page: none is exchanged for its neighbour."""
     colours = torch.rand(10, 3, 1, 1, generator=torch.Generator().manual_seed(0)).expand(-1, -1, 64, 64).clone()
     colours[0, :, ::2] = torch.rand(3, 32, 64, generator=torch.Generator().manual_seed(1))
-    image = viz.reconstructions(colours, colours)
+    image = figures.reconstructions(colours, colours)
     for k in range(10):
         shown = middles(image, 36 + 144 * (k % 5), 8 + 296 * (k // 5), 128, 64)
         torch.testing.assert_close(shown, colours[k], rtol=0, atol=1.5 / 255)
@@ -159,7 +160,7 @@ def test_colours_are_those_that_were_drawn():
 def test_reconstructions_stand_below_and_say_how_near_they_are(pictures, unclipped):
     clean = torch.full((6, 3, 8, 8), 0.5)
     decoded = clean + torch.tensor([0.0, 0.1, 0.2, 0.1, 0.1, 0.1])[:, None, None, None]
-    assert viz.reconstructions(clean, decoded).size == (760, 12 + 2 * 296)
+    assert figures.reconstructions(clean, decoded).size == (760, 12 + 2 * 296)
     assert pictures[36 + 144 * 2, 8 + 134][0].equal(decoded[2]) and pictures[36, 8 + 296][0].equal(clean[5])
     assert [below for _, _, below, _ in pictures.values() if below] == [
         "100.0 dB",
@@ -169,7 +170,7 @@ def test_reconstructions_stand_below_and_say_how_near_they_are(pictures, unclipp
     ]
     assert not unclipped
     with pytest.raises(ValueError, match="must have one shape"):
-        viz.reconstructions(clean, decoded[:1])
+        figures.reconstructions(clean, decoded[:1])
 
 
 # The widget ---------------------------------------------------------------------------------
@@ -211,7 +212,7 @@ def test_each_change_draws_once_and_the_steps_are_only_looked_up(walks):
         )
         known = walk(PIPE, asked, values["scale"], values["seed"], 4)
         walks.pop()
-        assert picture.value == viz.encode(walked(known, values["step"]))
+        assert picture.value == image_files.encode(walked(known, values["step"]))
 
 
 def test_the_controls_are_for_the_keyboard_and_draw_when_let_go():

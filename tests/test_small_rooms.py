@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from minidiff import doctor, files, viz
+from minidiff import files, image_files
+from minidiff.cli import doctor
 from minidiff.device import pick_device
 
 
@@ -54,20 +55,20 @@ def test_damage_is_found(tmp_path, monkeypatch):
 def test_a_sheet_shows_every_pixel():
     pictures = torch.zeros(3, 1, 2, 2)
     pictures[1] = 1.0
-    image = viz.sheet(pictures, columns=2, zoom=4, border=2)
+    image = image_files.sheet(pictures, columns=2, zoom=4, border=2)
     assert image.size == (2 * (8 + 4) + 4, 2 * (8 + 4) + 4)
-    assert (image.mode, viz.sheet(torch.rand(1, 3, 2, 2), 1).mode) == ("L", "RGB")
+    assert (image.mode, image_files.sheet(torch.rand(1, 3, 2, 2), 1).mode) == ("L", "RGB")
     assert image.getpixel((4 + 8 + 4 + 3, 7)) == 255  # the second picture
     assert image.getpixel((7, 7)) == image.getpixel((7, 19)) == 0  # first and third
 
 
-@pytest.mark.parametrize("suffix", viz.STILL + viz.MOVING)
+@pytest.mark.parametrize("suffix", image_files.STILL + image_files.MOVING)
 def test_every_kind_of_file_can_be_read_again(suffix):
-    frames = [viz.sheet(torch.full((1, 1, 4, 4), v), 1) for v in (0.0, 0.5, 1.0)]
-    data = viz.encode(frames if suffix in viz.MOVING else frames[0], suffix)
+    frames = [image_files.sheet(torch.full((1, 1, 4, 4), v), 1) for v in (0.0, 0.5, 1.0)]
+    data = image_files.encode(frames if suffix in image_files.MOVING else frames[0], suffix)
     image = Image.open(io.BytesIO(data))
     assert image.size == frames[0].size
-    if suffix in viz.MOVING:
+    if suffix in image_files.MOVING:
         still = suffix == ".apng"  # and the last frame in front, for viewers that do not play it
         assert image.n_frames == 3 + still
         assert abs(image.convert("L").getpixel((9, 9)) - (255 if still else 0)) < 3

@@ -9,13 +9,13 @@ import torch
 from hub import at, hub  # noqa: F401
 from tiny_sd import PROMPT, tiny
 
-from minidiff import stable_diffusion
-from minidiff.checkpoints import Checkpoint, fill
-from minidiff.cli import main
+from minidiff.cli.main import main
 from minidiff.files import asset, read_tensors, write_tensors
+from minidiff.formats import diffusers_folder as stable_diffusion
+from minidiff.formats.safetensors import Checkpoint, fill
+from minidiff.formats.unet import FIXED, load_unet, unet_config
 from minidiff.networks import UNetConfig
-from minidiff.pipeline import TextToImage
-from minidiff.weights_unet import FIXED, load_unet, unet_config
+from minidiff.pipeline.text_to_image import TextToImage
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 

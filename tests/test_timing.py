@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from minidiff.diffusion import EPS, FLOW, SCHEDULES, X0, V, karras, leading, linspace, trailing
-from minidiff.timing import PREDICTED, scheduler_config, timing_of
+from minidiff.formats.scheduler_config import PREDICTED, scheduler_config, timing_of
 
 SD = {  # as Stable Diffusion 1.x has it
     "_class_name": "PNDMScheduler", "beta_end": 0.012, "beta_schedule": "scaled_linear", "beta_start": 0.00085,

@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from minidiff.networks import Conditional, Fold, LabelEncoder, UNet, UNetConfig
-from minidiff.training.presets import MNIST
+from minidiff.training.recipes.presets import MNIST
 
 TINY = UNetConfig(1, 1, channels=(8, 16), attention=(False, True), layers=1, heads=2, context_dim=8, groups=4)
 

@@ -8,11 +8,11 @@ import torch
 from torch.distributions import Normal, kl_divergence
 
 from minidiff import data
+from minidiff.formats.vae import load_vae, save_vae
 from minidiff.networks import VAE, Fold, Posterior, VAEConfig
-from minidiff.networks.tiles import in_tiles
-from minidiff.training.autoencoder import kl, psnr, spread, train_vae, vae_loss
+from minidiff.networks.tiling import in_tiles
 from minidiff.training.loop import TrainConfig
-from minidiff.weights_vae import load_vae, save_vae
+from minidiff.training.recipes.vae import kl, psnr, spread, train_vae, vae_loss
 
 TINY = VAEConfig(channels=(8, 16), layers=1, latent_channels=3, groups=4, scaling=0.5)
 CPU = torch.device("cpu")

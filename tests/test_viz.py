@@ -9,9 +9,10 @@ import torch
 from drawn import NEAR, assert_drawn, count, noise, read_back
 from PIL import Image
 
-from minidiff import TextToImage, data, files, lessons, viz
+from minidiff import TextToImage, data, files, image_files
+from minidiff.course import figures, lessons
+from minidiff.course.figures.diffusion import fingerprint, reference
 from minidiff.diffusion import SAMPLERS, SCHEDULES, cosine, edm, flow
-from minidiff.figures import fingerprint, reference
 
 
 def around(middle: int, radius: float) -> tuple[int, int, int, int]:
@@ -22,13 +23,13 @@ def around(middle: int, radius: float) -> tuple[int, int, int, int]:
 
 @pytest.mark.parametrize("t", [0.0, 0.3, 0.85])
 def test_corruption_shows_x_t(digit, t):
-    image = viz.corruption(digit, "flow", t, seed=4)
+    image = figures.corruption(digit, "flow", t, seed=4)
     by_hand = (1 - t) * digit + t * noise((1, 28, 28), 4)
     assert_drawn(image, 20, 40, 224, (by_hand[0] + 1) / 2)
 
 
 def test_the_numbers_beside_a_corrupted_picture(digit, words):
-    viz.corruption(digit, "flow", 0.4)
+    figures.corruption(digit, "flow", 0.4)
     assert words[2:] == [
         "flow",
         "t",
@@ -46,21 +47,21 @@ def test_the_numbers_beside_a_corrupted_picture(digit, words):
 
 def test_what_grows_with_the_noise_is_shrunk(digit):
     by_hand = (digit + 8 * noise((1, 28, 28))) / (1 + 8**2) ** 0.5
-    assert_drawn(viz.corruption(digit, "edm", 0.1), 20, 40, 224, (by_hand[0] + 1) / 2)
+    assert_drawn(figures.corruption(digit, "edm", 0.1), 20, 40, 224, (by_hand[0] + 1) / 2)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_corruption_from_end_to_end_in_colour(schedule):
     picture = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    start, end = (viz.corruption(picture, schedule, t) for t in (0.0, 1.0))
+    start, end = (figures.corruption(picture, schedule, t) for t in (0.0, 1.0))
     assert start.size == end.size == (760, 300)
     red, green, blue = np.asarray(start.convert("RGB"))[40 + 14, 20 + 14] / 255  # 28 to a pixel: the first one
     np.testing.assert_allclose([red, green, blue], (picture[:, 0, 0] + 1) / 2, atol=NEAR * 3)
-    assert viz.encode(start) != viz.encode(end)
+    assert image_files.encode(start) != image_files.encode(end)
 
 
 def test_schedules_show_the_same_noise_under_each(digit):
-    image = viz.schedules(["flow", "edm", "cosine"], 0.25, digit, seed=2)  # drawn in the order of SCHEDULES
+    image = figures.schedules(["flow", "edm", "cosine"], 0.25, digit, seed=2)  # drawn in the order of SCHEDULES
     eps = noise((1, 28, 28), 2)
     for column, path in enumerate((cosine(), flow(), edm())):
         alpha, sigma = float(path.alpha(torch.tensor(0.25))), float(path.sigma(torch.tensor(0.25)))
@@ -69,23 +70,25 @@ def test_schedules_show_the_same_noise_under_each(digit):
         drawn = read_back(image, 48 + 148 * column, 338, 88)[inside, inside]
         expected = ((shown[0] + 1) / 2).clamp(0, 1)[inside, inside]
         torch.testing.assert_close(drawn, expected, rtol=0, atol=NEAR)
-    assert viz.encode(image) == viz.encode(viz.schedules(["cosine", "edm", "flow"], 0.25, digit, seed=2))
+    assert image_files.encode(image) == image_files.encode(
+        figures.schedules(["cosine", "edm", "flow"], 0.25, digit, seed=2)
+    )
 
 
 def test_schedules_has_a_colour_for_each_and_a_mark_at_t():
-    five = viz.schedules(list(SCHEDULES), 0.5)
-    for colour in (viz.BLUE, viz.ORANGE, viz.GREEN, viz.RED, viz.PURPLE):
+    five = figures.schedules(list(SCHEDULES), 0.5)
+    for colour in (figures.BLUE, figures.ORANGE, figures.GREEN, figures.RED, figures.PURPLE):
         assert count(five, colour) > 50
-    one = viz.schedules(["flow"], 0.5)
-    assert count(one, viz.RED) > 50 and count(one, viz.BLUE) == 0
+    one = figures.schedules(["flow"], 0.5)
+    assert count(one, figures.RED) > 50 and count(one, figures.BLUE) == 0
     middle = (48 + 150 - 3, 32, 48 + 150 + 3, 244)  # of the left axes, where t is 0.5
-    assert count(one, viz.GRAY, middle) > 100 > count(viz.schedules(["flow"], 0.2), viz.GRAY, middle)
-    assert viz.schedules([], 0.5).size == one.size  # nothing chosen yet
+    assert count(one, figures.GRAY, middle) > 100 > count(figures.schedules(["flow"], 0.2), figures.GRAY, middle)
+    assert figures.schedules([], 0.5).size == one.size  # nothing chosen yet
 
 
 @pytest.mark.parametrize("prompt, scale", [(None, 0.0), ("7", 1.0)])
 def test_one_step_is_the_first_belief_of_a_walk(pipe, digit, prompt, scale):
-    image = viz.one_step(pipe, digit, [0.0, 0.4, 1.0], prompt, seed=6)
+    image = figures.one_step(pipe, digit, [0.0, 0.4, 1.0], prompt, seed=6)
     first = next(pipe.stream([prompt or "0"], steps=1, scale=scale, seed=6))
     eps = pipe.fold.decode(noise((1, 4, 14, 14), 6))[0]
     for column, t in enumerate((0.0, 0.4, 1.0)):
@@ -96,17 +99,17 @@ def test_one_step_is_the_first_belief_of_a_walk(pipe, digit, prompt, scale):
 
 
 def test_one_step_alone_and_at_most_seven(pipe, digit):
-    alone = viz.one_step(pipe, digit, [0.5])
-    assert count(alone, viz.BLUE, (446, 34, 742, 350)) > 100  # the error at all times
-    assert viz.one_step(pipe, digit, [k / 6 for k in range(7)]).width == 760
+    alone = figures.one_step(pipe, digit, [0.5])
+    assert count(alone, figures.BLUE, (446, 34, 742, 350)) > 100  # the error at all times
+    assert figures.one_step(pipe, digit, [k / 6 for k in range(7)]).width == 760
     for times in ([], [0.5] * 8):
         with pytest.raises(ValueError, match="one to seven times"):
-            viz.one_step(pipe, digit, times)
+            figures.one_step(pipe, digit, times)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_sampler_shows_the_walk_and_its_end(pipe, sampler):
-    image = viz.sampler(pipe, "3", sampler, 9, 1, 1.5)
+    image = figures.sampler(pipe, "3", sampler, 9, 1, 1.5)
     walk = list(pipe.stream(["3"], steps=9, scale=1.5, sampler=sampler, seed=1))
     assert_drawn(image, 392, 54, 170, pipe.decode(walk[-1].x)[0, 0])
     assert_drawn(image, 580, 54, 170, reference(pipe, "3", 1, 1.5)[0])
@@ -115,7 +118,7 @@ def test_sampler_shows_the_walk_and_its_end(pipe, sampler):
 
 
 def test_beliefs_carry_the_time_at_which_they_were_asked_for(pipe, words):
-    viz.sampler(pipe, "3", "euler", 4, 0, 1.0)
+    figures.sampler(pipe, "3", "euler", 4, 0, 1.0)
     assert [word for word in words if word][1:-1] == [
         *("t = 1.00", "t = 0.75", "t = 0.50", "t = 0.25"),
         "euler, 4 steps",
@@ -124,7 +127,7 @@ def test_beliefs_carry_the_time_at_which_they_were_asked_for(pipe, words):
 
 
 def test_one_step_of_a_sampler_is_one_belief(pipe):
-    image = viz.sampler(pipe, "3", "euler", 1, 0, 1.0)
+    image = figures.sampler(pipe, "3", "euler", 1, 0, 1.0)
     assert read_back(image, 12 + 90, 54, 80).min() > 0.9  # no second one
 
 
@@ -142,7 +145,7 @@ def test_no_reference_where_nobody_drew_one(pipe):
     trained_by_you = TextToImage(pipe.config, pipe.config.build(), "cpu")
     assert not torch.equal(fingerprint(trained_by_you), fingerprint(pipe))
     assert reference(trained_by_you, "7", 0, 1.5) is None
-    assert viz.sampler(pipe, "7", "ddim", 2, 7, 3.0).size == (760, 276)
+    assert figures.sampler(pipe, "7", "ddim", 2, 7, 3.0).size == (760, 276)
 
 
 def test_the_references_are_whole():
@@ -155,11 +158,11 @@ def test_the_references_are_whole():
 
 @pytest.mark.parametrize("cloud", data.CLOUDS)
 def test_playground_noises_and_walks_back(cloud):
-    clean, noisy = (viz.playground(cloud, t, "euler", 20) for t in (0.0, 0.9))
+    clean, noisy = (figures.playground(cloud, t, "euler", 20) for t in (0.0, 0.9))
     field = around(214, 2.99)
-    assert count(clean, viz.ORANGE, field) == 0 < 500 < count(noisy, viz.ORANGE, field)  # no score at t = 0
+    assert count(clean, figures.ORANGE, field) == 0 < 500 < count(noisy, figures.ORANGE, field)  # no score at t = 0
     margin = (57, 32, 57 + 12, 348)  # left of the outermost arrows, which point inward
-    assert count(noisy, viz.ORANGE, margin) == 0
+    assert count(noisy, figures.ORANGE, margin) == 0
 
     def outside(image):  # blue points further than 1.5 from the middle
         blueish = [
@@ -173,27 +176,27 @@ def test_playground_noises_and_walks_back(cloud):
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_playground_with_every_sampler(sampler):
-    first, few = (viz.playground("moons", 0.4, sampler, steps) for steps in (1, 12))
-    assert viz.encode(first) != viz.encode(few)
-    assert viz.encode(few) == viz.encode(viz.playground("moons", 0.4, sampler, 12))
-    ends, whole = (count(few, viz.ORANGE, around(594, radius)) for radius in (1.1, 2.6))  # below the legend
+    first, few = (figures.playground("moons", 0.4, sampler, steps) for steps in (1, 12))
+    assert image_files.encode(first) != image_files.encode(few)
+    assert image_files.encode(few) == image_files.encode(figures.playground("moons", 0.4, sampler, 12))
+    ends, whole = (count(few, figures.ORANGE, around(594, radius)) for radius in (1.1, 2.6))  # below the legend
     assert ends > 0.97 * whole > 200  # back on the cloud
 
 
 def test_bad_input_is_named(pipe, digit):
     with pytest.raises(ValueError, match="unknown schedule 'flows'; there is linear, cosine"):
-        viz.corruption(digit, "flows", 0.5)
+        figures.corruption(digit, "flows", 0.5)
     with pytest.raises(ValueError, match="unknown schedule 'flows'"):
-        viz.schedules(["flow", "flows"], 0.5)
+        figures.schedules(["flow", "flows"], 0.5)
     with pytest.raises(ValueError, match="unknown cloud 'square'; there is spiral"):
-        viz.playground("square", 0.5, "euler", 3)
+        figures.playground("square", 0.5, "euler", 3)
     with pytest.raises(ValueError, match="unknown sampler 'eule'"):
-        viz.playground("moons", 0.5, "eule", 3)
+        figures.playground("moons", 0.5, "eule", 3)
     for draw in (
-        lambda t: viz.corruption(digit, "flow", t),
-        lambda t: viz.schedules(["flow"], t),
-        lambda t: viz.one_step(pipe, digit, [t]),
-        lambda t: viz.playground("moons", t, "euler", 3),
+        lambda t: figures.corruption(digit, "flow", t),
+        lambda t: figures.schedules(["flow"], t),
+        lambda t: figures.one_step(pipe, digit, [t]),
+        lambda t: figures.playground("moons", t, "euler", 3),
     ):
         with pytest.raises(ValueError, match=r"t must lie in \[0, 1\], got 1.5"):
             draw(1.5)
@@ -202,29 +205,29 @@ def test_bad_input_is_named(pipe, digit):
 def test_figures_leave_no_trace_and_look_the_same_in_a_notebook(digit):
     with matplotlib.rc_context({"font.size": 33, "axes.grid": False}):
         before = dict(matplotlib.rcParams)
-        plain = viz.encode(viz.corruption(digit, "cosine", 0.5))
+        plain = image_files.encode(figures.corruption(digit, "cosine", 0.5))
         assert dict(matplotlib.rcParams) == before
         lessons.style()
-        assert viz.encode(viz.corruption(digit, "cosine", 0.5)) == plain
+        assert image_files.encode(figures.corruption(digit, "cosine", 0.5)) == plain
     assert matplotlib.pyplot.get_fignums() == []
 
 
 def test_nothing_is_clipped(unclipped, pipe, digit):
     for t in (0.0, 0.5, 1.0):
         for schedule in SCHEDULES:
-            viz.corruption(digit, schedule, t)
-        viz.schedules(list(SCHEDULES), t, digit)
-        viz.one_step(pipe, digit, [t], "a handwritten seven")
-    viz.one_step(pipe, digit, [k / 6 for k in range(7)], "a handwritten seven")
-    viz.sampler(pipe, "7", "ddpm", 20, 0, 1.5)
-    viz.sampler(pipe, "7", "dpmpp_2m", 3, 9, 1.5)
-    viz.playground("islands", 1.0, "dpmpp_2m", 40)
+            figures.corruption(digit, schedule, t)
+        figures.schedules(list(SCHEDULES), t, digit)
+        figures.one_step(pipe, digit, [t], "a handwritten seven")
+    figures.one_step(pipe, digit, [k / 6 for k in range(7)], "a handwritten seven")
+    figures.sampler(pipe, "7", "ddpm", 20, 0, 1.5)
+    figures.sampler(pipe, "7", "dpmpp_2m", 3, 9, 1.5)
+    figures.playground("islands", 1.0, "dpmpp_2m", 40)
     assert unclipped == []
 
 
 def test_figures_can_be_an_animation():
-    frames = [viz.playground("moons", t, "euler", 2) for t in (0.1, 0.9)]
-    moving = Image.open(io.BytesIO(viz.encode(frames)))
+    frames = [figures.playground("moons", t, "euler", 2) for t in (0.1, 0.9)]
+    moving = Image.open(io.BytesIO(image_files.encode(frames)))
     moving.seek(moving.n_frames - 1)
     last = np.abs(np.asarray(moving.convert("RGB"), dtype=int) - np.asarray(frames[-1].convert("RGB"), dtype=int))
     assert last.max() == 0

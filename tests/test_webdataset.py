@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 pytest.importorskip("webdataset")
-from minidiff.cli import main  # noqa: E402
-from minidiff.data import tars  # noqa: E402
-from minidiff.data.tars import find_shards, pair_batches  # noqa: E402
+from minidiff.cli.main import main  # noqa: E402
+from minidiff.data import webdataset as tars  # noqa: E402
+from minidiff.data.webdataset import find_shards, pair_batches  # noqa: E402
 
 EACH = 6  # pictures in a shard
 
@@ -101,7 +101,7 @@ def test_workers_change_nothing(folder):
     here = drawn(pair_batches(find_shards(folder), 4, 4, seed=1, streams=2, workers=False), 7)
     code = f"""
 from itertools import islice
-from minidiff.data.tars import find_shards, pair_batches
+from minidiff.data.webdataset import find_shards, pair_batches
 batches = pair_batches(find_shards({str(folder)!r}), 4, 4, seed=1, streams=2, workers=True)
 print(*(c for _, captions in islice(batches, 7) for c in captions), sep="\\n")
 open({str(folder / "00000.tar")!r}, "w").close()

@@ -7,11 +7,11 @@ import pytest
 import torch
 from hub import at, hub  # noqa: F401
 
-from minidiff import weights
 from minidiff.files import read_tensors, write_tensors
+from minidiff.formats import clip as weights
+from minidiff.formats.clip import clip_config, load_clip, load_clip_text, save_clip
 from minidiff.networks import CLIP, CLIPConfig, CLIPTextConfig, CLIPVisionConfig
 from minidiff.tokenizer import END, Tokenizer
-from minidiff.weights import clip_config, load_clip, load_clip_text, save_clip
 
 TOKENIZER = Tokenizer.train(["a red seven", "a green three"], merges=100, length=12)
 TEXT = CLIPTextConfig(

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from minidiff.files import read_tensors, write_tensors
+from minidiff.formats.vae import load_vae, vae_config
 from minidiff.networks import VAE, VAEConfig
-from minidiff.weights_vae import load_vae, vae_config
 
 CONFIG = VAEConfig(in_channels=1, channels=(8, 16), layers=1, latent_channels=3, groups=4, scaling=0.7)
 THEIRS = {

@@ -13,8 +13,9 @@ from PIL import Image
 from tiny_words import tiny_clip, tiny_pipe, tiny_tokenizer
 
 import minidiff
-from minidiff import TextToImage, data, viz, widgets
-from minidiff.planner import Plan
+from minidiff import TextToImage, data, image_files
+from minidiff.course import figures, widgets
+from minidiff.course.planner import Plan
 
 PIPE = TextToImage.load("mnist", device="cpu")
 PICTURES = data.mnist("validation").images[:10]
@@ -25,59 +26,59 @@ SCENES = data.color_digits(9, "validation")
 MADE = {  # name: how it is made, what it shows for its controls' values, another value for every control
     "corruption": (
         lambda: widgets.corruption(PICTURES),
-        lambda v: viz.corruption(PICTURES[v["picture"]], v["schedule"], v["t"]),
+        lambda v: figures.corruption(PICTURES[v["picture"]], v["schedule"], v["t"]),
         {"picture": 5, "schedule": "edm", "t": 0.9},
     ),
     "schedules": (
         lambda: widgets.schedules(PICTURES),
-        lambda v: viz.schedules(v["schedules"], v["t"], PICTURES[v["picture"]]),
+        lambda v: figures.schedules(v["schedules"], v["t"], PICTURES[v["picture"]]),
         {"schedules": ("edm", "linear"), "picture": 5, "t": 0.9},
     ),
     "one_step": (
         lambda: widgets.one_step(PIPE, PICTURES),
-        lambda v: viz.one_step(PIPE, PICTURES[v["picture"]], [v["t"]], v["prompt"] or None),
+        lambda v: figures.one_step(PIPE, PICTURES[v["picture"]], [v["t"]], v["prompt"] or None),
         {"picture": 5, "prompt": "8", "t": 0.9},
     ),
     "sampler": (
         lambda: widgets.sampler(PIPE),
-        lambda v: viz.sampler(PIPE, v["digit"], v["sampler"], v["steps"], v["seed"], v["scale"]),
+        lambda v: figures.sampler(PIPE, v["digit"], v["sampler"], v["steps"], v["seed"], v["scale"]),
         {"digit": "2", "sampler": "heun", "steps": 3, "seed": 4, "scale": 4.0},
     ),
     "playground": (
         widgets.playground,
-        lambda v: viz.playground(v["cloud"], v["t"], v["sampler"], v["steps"]),
+        lambda v: figures.playground(v["cloud"], v["t"], v["sampler"], v["steps"]),
         {"cloud": "moons", "t": 0.9, "sampler": "heun", "steps": 3},
     ),
     "metric": (
         widgets.metric,
-        lambda v: viz.metric(v["damage"], v["amount"]),
+        lambda v: figures.metric(v["damage"], v["amount"]),
         {"damage": "repeats", "amount": 0.9},
     ),
     "unet": (
         lambda: widgets.unet(PIPE, PICTURES),
-        lambda v: viz.unet(PIPE, PICTURES[v["picture"]], v["room"], v["t"], v["prompt"] or None),
+        lambda v: figures.unet(PIPE, PICTURES[v["picture"]], v["room"], v["t"], v["prompt"] or None),
         {"room": "up_blocks.1", "picture": 5, "t": 0.9, "prompt": "8"},
     ),
     "guidance": (
         lambda: widgets.guidance(PIPE, "7", steps=6),
-        lambda v: viz.guidance(PIPE, v["prompt"], v["negative"], v["scale"], v["seed"], 6),
+        lambda v: figures.guidance(PIPE, v["prompt"], v["negative"], v["scale"], v["seed"], 6),
         {"prompt": "a three", "negative": "8", "scale": 4.0, "seed": 2},
     ),
     "clip": (
         lambda: widgets.clip(CLIP, TOKENIZER, SCENES.images, SCENES.captions),
-        lambda v: viz.clip(
+        lambda v: figures.clip(
             CLIP, TOKENIZER, *(part[v["first"] :][:7] for part in (SCENES.images, SCENES.captions)), v["own"]
         ),
         {"own": "a cat", "first": 2},
     ),
     "attention": (
         lambda: widgets.attention(READS, steps=6),
-        lambda v: viz.attention(READS, v["prompt"], v["step"], v["seed"], 6, size=v["rooms"]),
+        lambda v: figures.attention(READS, v["prompt"], v["step"], v["seed"], 6, size=v["rooms"]),
         {"prompt": "a small green three on a white background, top left", "step": 2, "rooms": 8, "seed": 3},
     ),
     "planner": (
         widgets.planner,
-        lambda v: viz.planner(Plan(**v)),
+        lambda v: figures.planner(Plan(**v)),
         {
             "width": 64,
             "pixels": 256,
@@ -123,12 +124,12 @@ def test_every_control_changes_the_picture(name):
     def values():
         return {key: control.value for key, control in controls.items()}
 
-    assert picture.value == viz.encode(expected(values()))  # drawn before anything is touched
+    assert picture.value == image_files.encode(expected(values()))  # drawn before anything is touched
     for key, other in others.items():
         before = picture.value
         controls[key].value = other
         assert picture.value != before
-        assert picture.value == viz.encode(expected(values()))
+        assert picture.value == image_files.encode(expected(values()))
     # nothing flickers: the same elements at the same size, only the bytes are new
     size = Image.open(io.BytesIO(picture.value)).size
     if name == "attention":  # a longer prompt has more words
@@ -168,7 +169,7 @@ def test_the_range_of_the_controls():
     assert controls["room"].options == ("conv_in", "down_blocks.0", "down_blocks.1", "mid_block", "up_blocks.0",
                                         "up_blocks.1", "conv_out")  # fmt: skip
     controls, _ = parts(made("metric"))
-    assert controls["damage"].options == tuple(viz.DAMAGES)
+    assert controls["damage"].options == tuple(figures.DAMAGES)
     assert (controls["amount"].min, controls["amount"].max) == (0, 1)
     controls, _ = parts(made("guidance"))
     assert (controls["scale"].min, controls["scale"].max, controls["seed"].max) == (0, 10, 9)
@@ -231,7 +232,7 @@ def test_only_wrong_values_are_said(monkeypatch):
     def broken(*_):
         raise RuntimeError("broken on purpose")
 
-    monkeypatch.setattr(viz, "clip", broken)
+    monkeypatch.setattr(figures, "clip", broken)
     with pytest.raises(RuntimeError, match="on purpose"):
         controls["own"].value = "red"
 
@@ -261,7 +262,9 @@ def test_pictures_in_colour_and_only_one():
 def test_no_schedule_chosen_is_no_error():
     controls, picture = parts(made("schedules"))
     controls["schedules"].value = ()
-    assert picture.value == viz.encode(viz.schedules([], controls["t"].value, PICTURES[0]))  # no picture either
+    assert picture.value == image_files.encode(
+        figures.schedules([], controls["t"].value, PICTURES[0])
+    )  # no picture either
 
 
 def test_errors_are_not_swallowed(monkeypatch):
@@ -270,7 +273,7 @@ def test_errors_are_not_swallowed(monkeypatch):
     def broken(*_):
         raise RuntimeError("broken on purpose")
 
-    monkeypatch.setattr(viz, "corruption", broken)
+    monkeypatch.setattr(figures, "corruption", broken)
     with pytest.raises(RuntimeError, match="on purpose"):
         controls["t"].value = 0.8
 

@@ -3,7 +3,7 @@
 import torch
 
 from minidiff import TextToImage, data
-from minidiff.config import ModelConfig
+from minidiff.formats.model_config import ModelConfig
 from minidiff.networks import CLIP, CLIPConfig, CLIPTextConfig, CLIPVisionConfig, UNetConfig
 from minidiff.tokenizer import END, Tokenizer
 

@@ -11,6 +11,7 @@ from minidiff.data.color_digits import (
     color_digit_batches,
     color_digits,
 )
+from minidiff.data.dataset import Pictures, batches
 from minidiff.data.emoji import (
     EMOJI_SPLITS,
     EMOJI_WORDINGS,
@@ -27,8 +28,7 @@ from minidiff.data.emoji import (
 )
 from minidiff.data.emoji_names import emoji_prompt, emoji_seen
 from minidiff.data.mnist import CLASSES, mnist, read_digit
-from minidiff.data.pictures import Pictures, batches
-from minidiff.data.points import CLOUDS, points
+from minidiff.data.toy2d import CLOUDS, points
 
 # What a prompt can name where no text encoder reads it: the classes, and how one is looked up.
 LABELS = {"digits": (CLASSES, read_digit), "cifar10": (CIFAR_CLASSES, read_thing)}

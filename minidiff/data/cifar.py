@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from minidiff.data.dataset import Pictures
 from minidiff.data.download import fetch
-from minidiff.data.pictures import Pictures
 from minidiff.files import asset
 
 CIFAR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

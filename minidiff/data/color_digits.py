@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from minidiff.data.dataset import Pictures
 from minidiff.data.mnist import CLASSES, SPLITS, mnist
-from minidiff.data.pictures import Pictures
 
 COLORS = {  # RGB, 0 to 255; the two that are closest, orange and yellow, lie 118 apart
     "black": (0, 0, 0),

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from minidiff.data.pictures import Pictures
+from minidiff.data.dataset import Pictures
 from minidiff.files import asset
 
 CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")

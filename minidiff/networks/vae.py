@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from minidiff.networks.tiles import in_tiles
+from minidiff.networks.tiling import in_tiles
 from minidiff.networks.unet import Upsample
 
 

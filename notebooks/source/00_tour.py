@@ -13,8 +13,8 @@
 # | You need | a working `make demo`, and no mathematics yet |
 
 # %%
-from minidiff import TextToImage
-from minidiff.lessons import budget, show
+from minidiff import TextToImage, image_files
+from minidiff.course.lessons import budget, show
 
 pipe = TextToImage.load("mnist")
 size = sum(parameter.numel() for parameter in pipe.net.parameters())
@@ -29,13 +29,11 @@ print(f"{size:,} parameters, on {pipe.device.type}")
 # %%
 import torch
 
-from minidiff import viz
-
 DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 prompts = [f"a handwritten {digit}" for digit in DIGITS]
 
 pictures = pipe.decode(pipe.latents(prompts, steps=20, seed=0))  # (10, 1, 28, 28), from 0 to 1
-show(viz.sheet(pictures, columns=10, zoom=3))
+show(image_files.sheet(pictures, columns=10, zoom=3))
 
 # %% [markdown]
 # **What the words do here.** This model understands no language. It was told one of ten labels during training,
@@ -87,7 +85,7 @@ strip(steps, every=4, title="a handwritten seven, in 20 steps")
 
 # %%
 frames = [pipe.decode(step.x) for step in pipe.stream(prompts, steps=12, seed=0)]
-show([viz.sheet(frame, columns=5, zoom=2) for frame in frames])
+show([image_files.sheet(frame, columns=5, zoom=2) for frame in frames])
 
 # %% [markdown]
 # ## Turn the guidance scale
@@ -108,7 +106,7 @@ rows = [pipe.decode(pipe.latents(prompts, steps=20, scale=scale, latents=start))
 
 figure, axes = plt.subplots(len(scales), 1, figsize=(6.6, 3.9), layout="constrained")
 for axis, scale, row in zip(axes, scales, rows, strict=True):
-    axis.imshow(viz.sheet(row, columns=10, zoom=3), cmap="gray", vmin=0, vmax=255)
+    axis.imshow(image_files.sheet(row, columns=10, zoom=3), cmap="gray", vmin=0, vmax=255)
     axis.set(xticks=[], yticks=[])
     axis.set_ylabel(f"w = {scale}", rotation=0, ha="right", va="center")
 figure.suptitle("the same noise, asked for 0 to 9")
@@ -123,7 +121,7 @@ plt.show()
 # them.)
 
 # %%
-from minidiff.evaluate import judged, load_judge
+from minidiff.evaluation.digits import judged, load_judge
 
 judge = load_judge(pipe.device)
 wanted = torch.arange(10).repeat(budget(full=20, smoke=2))
@@ -161,7 +159,7 @@ x = torch.randn(1, 4, 14, 14, generator=torch.Generator().manual_seed(3)).to(pip
 for step in heun(denoise, x, uniform(20, schedule), schedule):
     x = step.x
 
-show(viz.sheet(pipe.decode(x), columns=1))
+show(image_files.sheet(pipe.decode(x), columns=1))
 
 # %% [markdown]
 # ## Where the course goes

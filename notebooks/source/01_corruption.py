@@ -16,11 +16,12 @@ import math
 import matplotlib.pyplot as plt
 import torch
 
-from minidiff import checks as check
-from minidiff import data, viz, widgets
+from minidiff import data, image_files
+from minidiff.course import checks as check
+from minidiff.course import figures, widgets
+from minidiff.course.lessons import budget, show, style
 from minidiff.diffusion import SCHEDULES, cosine, linear
-from minidiff.evaluate import judged, load_judge
-from minidiff.lessons import budget, show, style
+from minidiff.evaluation.digits import judged, load_judge
 
 style()
 digits = data.mnist("validation")
@@ -38,8 +39,8 @@ def row(picture):
     return cosine().add_noise(pictures, noise, times).clamp(-1, 1) / 2 + 0.5
 
 
-show(viz.sheet(row(digits.images[7]), columns=9, zoom=2))
-show(viz.sheet(row(photos.images[6]), columns=9, zoom=2))
+show(image_files.sheet(row(digits.images[7]), columns=9, zoom=2))
+show(image_files.sheet(row(photos.images[6]), columns=9, zoom=2))
 
 # %% [markdown]
 # From left to right, time $t$ goes from 0, the clean picture, to 1, noise alone. A digit survives for long. A photograph loses its
@@ -136,7 +137,7 @@ print(f"by hand and by minidiff: {(library - jump).abs().max():.1e} apart")
 # Now you can move time yourself. Beside the picture are the histogram of its pixels and the curve it is heading for.
 
 # %%
-show(viz.corruption(digits.images[20], "cosine", t=0.4))
+show(figures.corruption(digits.images[20], "cosine", t=0.4))
 
 # %%
 widgets.corruption()
@@ -236,7 +237,7 @@ print(f"largest difference between any two: {gap:.1e}")
 # The comparison of all five, as curves:
 
 # %%
-show(viz.schedules(list(SCHEDULES), t=0.5))
+show(figures.schedules(list(SCHEDULES), t=0.5))
 
 # %%
 widgets.schedules()
@@ -276,7 +277,7 @@ for snr in snrs:
 figure, axis = plt.subplots(figsize=(6.5, 3))
 for name, score in scores.items():
     axis.plot(snrs, score, marker="o", markersize=4, label=name)
-axis.axhline(0.1, color=viz.GRAY, linestyle="--", label="guessing")
+axis.axhline(0.1, color=figures.GRAY, linestyle="--", label="guessing")
 axis.set(xscale="log", xlabel="SNR (more noise to the right)", ylabel="digits read right", ylim=(0, 1.03))
 axis.invert_xaxis()
 axis.legend(fontsize=9)
@@ -316,7 +317,7 @@ for axis, (name, pictures) in zip(
     axes, {"digits": digits.images[:500], "photographs": photos.images}.items(), strict=True
 ):
     axis.plot(range(1, 16), spectrum(pictures), marker="o", markersize=4, label="pictures")
-    for ratio, color in zip((0.1, 0.5, 2.0), (viz.SKY, viz.ORANGE, viz.RED), strict=True):
+    for ratio, color in zip((0.1, 0.5, 2.0), (figures.SKY, figures.ORANGE, figures.RED), strict=True):
         axis.axhline(ratio**2, color=color, linestyle="--", label=f"noise, $\\sigma/\\alpha$ = {ratio:g}")
     axis.set(title=name, yscale="log", xlabel="waves across the picture")
 axes[0].set_ylabel("power")

@@ -22,9 +22,10 @@ import torch.nn.functional as F
 from IPython.display import Image, display
 from torch import nn
 
-from minidiff import TextToImage, data, viz, widgets
-from minidiff import checks as check
-from minidiff.lessons import budget, show, style
+from minidiff import TextToImage, data, image_files
+from minidiff.course import checks as check
+from minidiff.course import figures, widgets
+from minidiff.course.lessons import budget, show, style
 
 style()
 
@@ -47,7 +48,7 @@ def panels(rows, titles, labels=None):
     )
     for line, row in zip(axes, rows, strict=True):
         for axis, points in zip(line, row, strict=True):
-            axis.scatter(*points.T, s=1, lw=0, color=viz.BLUE)
+            axis.scatter(*points.T, s=1, lw=0, color=figures.BLUE)
             axis.set(xlim=(-1.9, 1.9), ylim=(-1.9, 1.9), xticks=[], yticks=[], aspect="equal")
             axis.grid(False)
     for axis, title in zip(axes[0], titles, strict=True):
@@ -217,7 +218,7 @@ panels([[cloud, *ends]], ["the data", "1 step", "2 steps", "5 steps", "20 steps"
 # the widget after it show the same for other clouds, other samplers, and any number of steps.
 
 # %%
-show(viz.playground("spiral", t=0.5, sampler="heun", steps=10))
+show(figures.playground("spiral", t=0.5, sampler="heun", steps=10))
 
 # %% [markdown]
 # *Try:* two steps, then twenty: which points get lost between the arms? Then move t towards 0, and see how the arrows turn from the
@@ -328,9 +329,9 @@ plt.figure(figsize=(5, 2.6))
 plt.plot(grid, error["one"], label=f"trained at t = {LEVEL}")
 plt.plot(grid, error["all"], label="trained at all t")
 plt.axhline(
-    F.mse_loss(mean_digit.expand_as(sample), sample).item(), color=viz.GRAY, ls=":", label="always the mean digit"
+    F.mse_loss(mean_digit.expand_as(sample), sample).item(), color=figures.GRAY, ls=":", label="always the mean digit"
 )
-plt.axvline(LEVEL, color=viz.GRAY, lw=0.8)
+plt.axvline(LEVEL, color=figures.GRAY, lw=0.8)
 plt.yscale("log")
 plt.xlabel("t")
 plt.ylabel("mean squared error of $\\hat{x}_0$")
@@ -459,7 +460,7 @@ pictures(sevens_drawn, ["1 step", "2 steps", "20 steps"], [""] * 6)
 # Look at it the other way round: one picture, more and more noise, and what the model makes of it.
 
 # %%
-show(viz.one_step(pipe, four[0], [0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 1.0]))
+show(figures.one_step(pipe, four[0], [0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 1.0]))
 
 # %% [markdown]
 # *Try:* move t slowly to 1 and watch the belief: details go first, then it may become another digit, and at last it is the average.
@@ -522,7 +523,7 @@ print(f"so with even times the loss of a batch of 64 is {errors.mean():.3f} give
 from minidiff.diffusion import FLOW
 from minidiff.files import asset
 from minidiff.training import TrainConfig, train
-from minidiff.training.presets import MNIST
+from minidiff.training.recipes.presets import MNIST
 
 band = json.loads(asset("loss_band.json").read_text())
 DIGITS = [str(d) for d in range(10)]
@@ -536,7 +537,7 @@ def running_mean(losses):
 def drawing(curve, rows):
     """The loss so far beside the healthy band, and samples; as PNG."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(7.6, 2.6), width_ratios=[1, 1.25])
-    left.fill_between(band["steps"], band["low"], band["high"], color=viz.SKY, alpha=0.4, lw=0, label="healthy")
+    left.fill_between(band["steps"], band["low"], band["high"], color=figures.SKY, alpha=0.4, lw=0, label="healthy")
     left.plot(range(1, len(curve) + 1), curve, label="this run")
     left.set(xlabel="step", ylabel=f"loss, mean of {band['window']} steps", yscale="log", xlim=(0, band["steps"][-1]))
     left.set_yticks(ticks := [0.2, 0.3, 0.5, 1, 2], labels=[str(tick) for tick in ticks])
@@ -544,7 +545,9 @@ def drawing(curve, rows):
     left.legend()
     right.axis("off")
     if rows:
-        right.imshow(viz.sheet(torch.cat([row for _, row in rows]), columns=10, zoom=1, border=4), vmin=0, vmax=255)
+        right.imshow(
+            image_files.sheet(torch.cat([row for _, row in rows]), columns=10, zoom=1, border=4), vmin=0, vmax=255
+        )
         right.set_title("after " + ", ".join(str(step) for step, _ in rows) + " steps")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
@@ -584,7 +587,7 @@ print(f"loss at the end {curve[-1]:.3f}; inside the band at {sum(inside)} of {le
 # The judge, a network that reads digits, can count how many of ours it takes for the digit that was asked for:
 
 # %%
-from minidiff.evaluate import judged, load_judge
+from minidiff.evaluation.digits import judged, load_judge
 
 judge = load_judge(pipe.device)
 wanted = torch.arange(10).repeat(budget(full=10, smoke=1))

@@ -16,12 +16,19 @@ from itertools import pairwise
 import matplotlib.pyplot as plt
 import torch
 
-from minidiff import TextToImage, data, viz, widgets
-from minidiff import checks as check
-from minidiff.lessons import budget, show, style
+from minidiff import TextToImage, data
+from minidiff.course import checks as check
+from minidiff.course import figures, widgets
+from minidiff.course.lessons import budget, show, style
 
 style()
-COLOUR = {"ddpm": viz.RED, "ddim": viz.SKY, "euler": viz.BLUE, "heun": viz.GREEN, "dpmpp_2m": viz.ORANGE}
+COLOUR = {
+    "ddpm": figures.RED,
+    "ddim": figures.SKY,
+    "euler": figures.BLUE,
+    "heun": figures.GREEN,
+    "dpmpp_2m": figures.ORANGE,
+}
 pipe = TextToImage.load("mnist")
 
 # %% [markdown]
@@ -206,7 +213,7 @@ begin = at(a)
 (by_euler,), (by_heun,) = (list(s(believe, begin, [a, b], schedule)) for s in (euler, heun))
 end = slope(by_euler.x, b).item()
 reach = torch.tensor([b - 0.06, b + 0.06])
-left.plot(fine, values, color=viz.GRAY, label="the true curve")
+left.plot(fine, values, color=figures.GRAY, label="the true curve")
 left.plot([a, b], [begin.item(), by_euler.x.item()], "s-", color=COLOUR["euler"], label="Euler: slope at the start")
 left.plot(reach, by_euler.x.item() + end * (reach - b), color="black", linewidth=2.5, label="the slope at the end")
 left.plot([a, b], [begin.item(), by_heun.x.item()], "D-", color=COLOUR["heun"], label="Heun: the mean of both")
@@ -219,8 +226,8 @@ knots = torch.tensor([-1.3, -0.6, 0.1])  # two beliefs behind, the step ahead
 known = [believe(at(1 / (1 + k.exp())), 1 / (1 + k.exp())).item() for k in knots[:2]]
 middle = (knots[1] + knots[2]) / 2
 read = known[1] + (known[1] - known[0]) * float((middle - knots[1]) / (knots[1] - knots[0]))
-right.plot(log_snr, beliefs, color=viz.GRAY, label="the true belief")
-right.axvspan(knots[1], knots[2], alpha=0.15, color=viz.GRAY, linewidth=0, label="this step")
+right.plot(log_snr, beliefs, color=figures.GRAY, label="the true belief")
+right.axvspan(knots[1], knots[2], alpha=0.15, color=figures.GRAY, linewidth=0, label="this step")
 right.hlines(known[1], knots[1], knots[2], color=COLOUR["euler"], label="Euler, DDIM: the last belief")
 right.plot([knots[0], middle], [known[0], read], "--", color=COLOUR["dpmpp_2m"])
 right.plot(knots[:2], known, "o", color="black", label="the last two beliefs")
@@ -343,7 +350,7 @@ for name, points in (("a single point", islands[:1]), ("five islands", islands))
 # This is the expensive cell: about a minute on 2 cores.
 
 # %%
-from minidiff.evaluate import floor, frechet, judged, load_judge
+from minidiff.evaluation.digits import floor, frechet, judged, load_judge
 
 drawn = budget(full=300, smoke=66)
 counts = budget(full=(1, 2, 3, 5, 10, 20), smoke=(1, 2))
@@ -378,7 +385,7 @@ for (name, rows), marker in zip(results.items(), "osD^", strict=True):
     calls, accuracy, distance = zip(*rows, strict=True)
     left.plot(calls, [100 * a for a in accuracy], marker=marker, color=COLOUR[name], label=name)
     right.plot(calls, distance, marker=marker, color=COLOUR[name], label=name)
-right.axhspan(lowest - spread, lowest + spread, color=viz.GRAY, alpha=0.25, linewidth=0, label="real against real")
+right.axhspan(lowest - spread, lowest + spread, color=figures.GRAY, alpha=0.25, linewidth=0, label="real against real")
 left.set(xlabel="network calls", ylabel="read right, %", xscale="log", title="does the judge agree?")
 right.set(
     xlabel="network calls", ylabel="Frechet distance", xscale="log", yscale="log", title="how far from real digits?"
@@ -437,7 +444,9 @@ for (name, values), marker in zip(measured.items(), "sD^", strict=True):
     axis.plot(counts, values, marker=marker, color=COLOUR[name], label=name)
 for order, name in ((1, "euler"), (2, "heun")):
     top = 0.45 * measured[name][0]
-    axis.plot(counts, [top * (counts[0] / n) ** order for n in counts], "--", color=viz.GRAY, label=f"slope {order}")
+    axis.plot(
+        counts, [top * (counts[0] / n) ** order for n in counts], "--", color=figures.GRAY, label=f"slope {order}"
+    )
 log_log(axis, "flow, from t = 0.98 to 0.02")
 axis.legend()
 plt.show()
@@ -595,7 +604,7 @@ except ValueError as error:
 # On the strip: what the network believed at each step. Beside it: the result, and the same noise walked in 1000 steps.
 
 # %%
-show(viz.sampler(pipe, "7", sampler="dpmpp_2m", steps=10, seed=0, scale=2.0))
+show(figures.sampler(pipe, "7", sampler="dpmpp_2m", steps=10, seed=0, scale=2.0))
 
 # %% [markdown]
 # Now turn the knobs. Find the smallest number of steps at which each sampler's result is the reference, and see what the

@@ -17,10 +17,12 @@ import copy
 import matplotlib.pyplot as plt
 import torch
 
-from minidiff import TextToImage, data, metrics, viz, widgets
-from minidiff import checks as check
-from minidiff.evaluate import evaluate, judged, load_judge
-from minidiff.lessons import budget, show, style
+from minidiff import TextToImage, data, image_files
+from minidiff.course import checks as check
+from minidiff.course import figures, widgets
+from minidiff.course.lessons import budget, show, style
+from minidiff.evaluation import metrics
+from minidiff.evaluation.digits import evaluate, judged, load_judge
 
 style()
 pipe = TextToImage.load("mnist")
@@ -76,7 +78,7 @@ def grids(sets, titles, columns=8, rows=3, width=7.2):
         (len(sets) + 1) // 2, 2, figsize=(width, (len(sets) + 1) // 2 * (width / 2 * rows / columns + 0.3))
     )
     for axis, pictures, title in zip(axes.flat, sets, titles, strict=True):
-        axis.imshow(viz.sheet(pictures[: columns * rows] / 2 + 0.5, columns, zoom=1), vmin=0, vmax=255)
+        axis.imshow(image_files.sheet(pictures[: columns * rows] / 2 + 0.5, columns, zoom=1), vmin=0, vmax=255)
         axis.set(xticks=[], yticks=[], title=title)
         axis.grid(False)
     plt.show()
@@ -175,7 +177,7 @@ print("digit accuracy\n" + "\n".join(f"{name:>8}  {accuracy(name):6.1%}" for nam
 
 wrong = (answers != digits.labels).nonzero()[:8, 0]
 figure, axes = plt.subplots(1, 9, figsize=(7.6, 1.4), width_ratios=[2.2] + [1] * 8)
-axes[0].imshow(viz.sheet(sheets["ten"][:12] / 2 + 0.5, columns=4, zoom=1), vmin=0, vmax=255)
+axes[0].imshow(image_files.sheet(sheets["ten"][:12] / 2 + 0.5, columns=4, zoom=1), vmin=0, vmax=255)
 axes[0].set(xticks=[], yticks=[], title='"ten"')
 for axis, i in zip(axes[1:], wrong.tolist(), strict=True):
     axis.imshow(digits.images[i, 0], vmin=-1, vmax=1)
@@ -317,8 +319,8 @@ def reach(cloud):
 
 figure, axes = plt.subplots(1, 2, figsize=(7.6, 3.3), sharey=True)
 for axis, cloud, points, name, colours in (
-    (axes[0], real_points, fake_points, "precision", (viz.BLUE, viz.ORANGE)),
-    (axes[1], fake_points, real_points, "recall", (viz.ORANGE, viz.BLUE)),
+    (axes[0], real_points, fake_points, "precision", (figures.BLUE, figures.ORANGE)),
+    (axes[1], fake_points, real_points, "recall", (figures.ORANGE, figures.BLUE)),
 ):
     apart, radii = torch.cdist(points, cloud), reach(cloud)
     inside = (apart <= radii).any(1)
@@ -398,7 +400,7 @@ found = {name: metrics.nearest(sheets[name][few], train_pool) for name in ("real
 figure, axes = plt.subplots(1, 3, figsize=(8, 2.2))
 for axis, (name, (distance, row)) in zip(axes, found.items(), strict=True):
     pairs = torch.cat([sheets[name][:5], train_pool[row[:5]]])
-    axis.imshow(viz.sheet(pairs / 2 + 0.5, columns=5, zoom=1), vmin=0, vmax=255)
+    axis.imshow(image_files.sheet(pairs / 2 + 0.5, columns=5, zoom=1), vmin=0, vmax=255)
     axis.set(xticks=[], title=f"{name}: {distance[:5].mean():.1f} away")
     axis.set_yticks([16, 46], ["picture", "nearest in\ntraining"] if name == "real" else ["", ""])
     axis.grid(False)
@@ -470,8 +472,8 @@ for column, name, marker in ((0, "accuracy", "o"), (2, "precision", "s"), (3, "r
     axes[0].plot(scales, [rows[w][column] for w in scales], marker=marker, label=name)
 axes[0].set(xlabel="guidance scale w", ylabel="share", ylim=(0.5, None))
 axes[0].legend(fontsize=8)
-axes[1].plot(scales, [rows[w][1] for w in scales], marker="o", color=viz.PURPLE, label="our model")
-axes[1].axhline(metrics.floor(features, COUNT)[0], color=viz.GRAY, ls=":", label="the floor")
+axes[1].plot(scales, [rows[w][1] for w in scales], marker="o", color=figures.PURPLE, label="our model")
+axes[1].axhline(metrics.floor(features, COUNT)[0], color=figures.GRAY, ls=":", label="the floor")
 axes[1].set(xlabel="guidance scale w", ylabel="Frechet distance", ylim=(0, None))
 axes[1].legend(fontsize=8)
 for axis in axes:
@@ -581,13 +583,13 @@ for name, pictures, marker in (("clean digits", clean, "o"), ("noise of 0.4 adde
     full = [k for k in range(10) if (bins == k).sum() >= 10]
     x, y = ([float(v[bins == k].double().mean()) for k in full] for v in (sure, right))
     axis.plot(x, y, marker=marker, label=f"{name}: error {metrics.calibration_error(sure, right):.3f}")
-axis.plot([0.2, 1], [0.2, 1], color=viz.GRAY, ls=":", label="says what it knows")
+axis.plot([0.2, 1], [0.2, 1], color=figures.GRAY, ls=":", label="says what it knows")
 axis.set(xlabel="how sure the judge is", ylabel="share read right", xlim=(0.2, 1.02), ylim=(0, 1.05))
 axis.legend(fontsize=8, loc="lower right")
 plt.show()
 
 # %% [markdown]
-# On clean digits it is too modest, above the dotted line: it was trained to be ("label smoothing" in `minidiff/training/judge.py`). On digits
+# On clean digits it is too modest, above the dotted line: it was trained to be ("label smoothing" in `minidiff/training/recipes/judge.py`). On digits
 # it was not made for it is far too sure. So its confidence means something only for pictures that are like what it knows, and whether they are is
 # what we wanted to find out. That is why accuracy never stands alone in the table.
 #
@@ -648,7 +650,7 @@ print(report)
 # Damage real digits, and see which number notices.
 
 # %%
-show(viz.metric("blur", 0.4))
+show(figures.metric("blur", 0.4))
 
 # %% [markdown]
 # *Try:* which damage does accuracy miss longest? Which one is seen by recall alone?
@@ -661,15 +663,15 @@ widgets.metric()
 #
 # | in words | equation | in code |
 # |---|---|---|
-# | Frechet distance | $\lVert\mu_a - \mu_b\rVert^2 + \mathrm{tr}(A + B - 2 (AB)^{1/2})$ | {{minidiff/metrics.py: cov_a.trace() + cov_b.trace() - 2 * cross}} |
-# | its root, by way of a symmetric matrix | $\mathrm{tr}\,(AB)^{1/2} = \mathrm{tr}\,(A^{1/2} B A^{1/2})^{1/2}$ | {{minidiff/metrics.py: cross = torch.linalg.eigvalsh(root @ cov_b @ root)}} |
-# | the floor: $n$ real ones against the others | $d(X_{1..n}, X_{n+1..})$ | {{minidiff/metrics.py: scores = torch.tensor([frechet(features[order[:n]], features[order[n:]]) for order in orders])}} |
-# | bootstrap: rows with replacement | $i_1, \dots, i_N$ uniform in $1..N$ | {{minidiff/metrics.py: picks = torch.randint(len(rows), (draws, len(rows)), generator=generator)}} |
-# | the share of points in any ball of a cloud | $\lVert x - c_i\rVert \le r_i$ for some $i$ | {{minidiff/metrics.py: def covered(points: Tensor, cloud: Tensor) -> float:}} |
-# | precision and recall: asked in both directions | fake among real, real among fake | {{minidiff/metrics.py: return covered(fake, real), covered(real, fake)}} |
-# | diversity: all pairs of one class | mean of $\lVert x_i - x_j\rVert$, $i < j$ | {{minidiff/metrics.py: distances = torch.pdist(}} |
-# | memorisation ratio | $\bar d_{\text{train}} / \bar d_{\text{held-out}}$ | {{minidiff/metrics.py: def memorisation(}} |
-# | calibration: gaps, weighted by the size of the bin | $\sum_b (n_b / N)\, \lvert \text{conf}_b - \text{acc}_b \rvert$ | {{minidiff/metrics.py: return float(gap.abs().sum() / len(confidence))}} |
+# | Frechet distance | $\lVert\mu_a - \mu_b\rVert^2 + \mathrm{tr}(A + B - 2 (AB)^{1/2})$ | {{minidiff/evaluation/metrics.py: cov_a.trace() + cov_b.trace() - 2 * cross}} |
+# | its root, by way of a symmetric matrix | $\mathrm{tr}\,(AB)^{1/2} = \mathrm{tr}\,(A^{1/2} B A^{1/2})^{1/2}$ | {{minidiff/evaluation/metrics.py: cross = torch.linalg.eigvalsh(root @ cov_b @ root)}} |
+# | the floor: $n$ real ones against the others | $d(X_{1..n}, X_{n+1..})$ | {{minidiff/evaluation/metrics.py: scores = torch.tensor([frechet(features[order[:n]], features[order[n:]]) for order in orders])}} |
+# | bootstrap: rows with replacement | $i_1, \dots, i_N$ uniform in $1..N$ | {{minidiff/evaluation/metrics.py: picks = torch.randint(len(rows), (draws, len(rows)), generator=generator)}} |
+# | the share of points in any ball of a cloud | $\lVert x - c_i\rVert \le r_i$ for some $i$ | {{minidiff/evaluation/metrics.py: def covered(points: Tensor, cloud: Tensor) -> float:}} |
+# | precision and recall: asked in both directions | fake among real, real among fake | {{minidiff/evaluation/metrics.py: return covered(fake, real), covered(real, fake)}} |
+# | diversity: all pairs of one class | mean of $\lVert x_i - x_j\rVert$, $i < j$ | {{minidiff/evaluation/metrics.py: distances = torch.pdist(}} |
+# | memorisation ratio | $\bar d_{\text{train}} / \bar d_{\text{held-out}}$ | {{minidiff/evaluation/metrics.py: def memorisation(}} |
+# | calibration: gaps, weighted by the size of the bin | $\sum_b (n_b / N)\, \lvert \text{conf}_b - \text{acc}_b \rvert$ | {{minidiff/evaluation/metrics.py: return float(gap.abs().sum() / len(confidence))}} |
 #
 # ## Exercises
 #

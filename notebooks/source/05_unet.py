@@ -19,12 +19,13 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 
-from minidiff import TextToImage, data, viz, widgets
-from minidiff import checks as check
+from minidiff import TextToImage, data
+from minidiff.course import checks as check
+from minidiff.course import figures, widgets
+from minidiff.course.lessons import budget, show, style
 from minidiff.diffusion import to_x0
-from minidiff.evaluate import judged, load_judge
+from minidiff.evaluation.digits import judged, load_judge
 from minidiff.files import asset
-from minidiff.lessons import budget, show, style
 
 style()
 pipe = TextToImage.load("mnist", device="cpu")
@@ -45,7 +46,7 @@ x = schedule.add_noise(x0, eps, T)
 time = torch.tensor([1000 * T])  # the network's clock runs from 0 to 1000
 context = pipe.encode(["7"])  # (1, 2, 64): a start token and the digit
 
-show(viz.unet_diagram(net, x, time, context))
+show(figures.unet_diagram(net, x, time, context))
 
 # %% [markdown]
 # The way down is on the left, the way up on the right, and each level has half the height and width of the one above it. The lines
@@ -252,7 +253,7 @@ plt.show()
 
 # %%
 from minidiff.networks import UNet, UNetConfig, receptive_field
-from minidiff.networks.ablations import without
+from minidiff.networks.inside.ablations import without
 
 
 def small(depth, *parts):
@@ -322,7 +323,7 @@ plt.show()
 # of what the part says. *Cost: about 15 seconds.*
 
 # %%
-from minidiff.networks.ablations import PARTS
+from minidiff.networks.inside.ablations import PARTS
 
 names = [name for name in PARTS if name != "attention"]
 prompts = [str(k % 10) for k in range(budget(full=30, smoke=10))]
@@ -362,7 +363,7 @@ base = torch.tensor(rows[0]["frechet"])
 
 figure, axis = plt.subplots(figsize=(6, 2.6))
 for k, row in enumerate(rows):
-    axis.plot(row["frechet"], [k] * len(row["frechet"]), "o", ms=5, color=viz.ORANGE if k else viz.BLUE)
+    axis.plot(row["frechet"], [k] * len(row["frechet"]), "o", ms=5, color=figures.ORANGE if k else figures.BLUE)
 axis.set_yticks(range(len(rows)), [f"without {row['name']}" if k else row["name"] for k, row in enumerate(rows)])
 axis.invert_yaxis()
 axis.set(xlabel="Frechet distance, one dot a seed", xscale="log")
@@ -395,7 +396,7 @@ print(f"{table['seconds'] / 60:.0f} minutes on {table['machine']}")
 # Three of the trainings again: the whole network, and two with a part missing. With twice the batch. *Cost: about 3 minutes.*
 
 # %%
-from minidiff.training.ablations import digit_model
+from minidiff.training.recipes.ablations import digit_model
 
 tried = {"whole": None, "without skips": "skips", "without\ncross-attention": "cross-attention"}
 figure, axes = plt.subplots(len(tried), 1, figsize=(7, 0.8 * len(tried)))
@@ -420,7 +421,7 @@ plt.show()
 # What does a room hand on? One picture for each of the sixteen channels that vary most; at the upper right is what the network believes in the end.
 
 # %%
-show(viz.unet(pipe, seven[0], "down_blocks.1", 0.5))
+show(figures.unet(pipe, seven[0], "down_blocks.1", 0.5))
 
 # %% [markdown]
 # *Try:* go through the rooms from top to bottom at one time: where do you still recognise the digit? Then stay in the middle and move the time.
@@ -496,7 +497,7 @@ print(
 # The diagram at the beginning was read from the modules, so the same function draws this one.
 
 # %%
-show(viz.unet_diagram(large, *given))
+show(figures.unet_diagram(large, *given))
 
 # %% [markdown]
 # ## From the equation to the code
@@ -512,7 +513,7 @@ show(viz.unet_diagram(large, *given))
 # | attention | $\text{softmax}(q k^\top / \sqrt{d})\, v$ | {{minidiff/networks/attention.py: out = F.scaled_dot_product_attention(q, k, v)}} |
 # | pixels look at pixels | $q, k, v$ from $x$ | {{minidiff/networks/attention.py: x = x + self.attn1(h, h)}} |
 # | pixels look at the prompt | $q$ from $x$; $k, v$ from $c$ | {{minidiff/networks/attention.py: x = x + self.attn2(self.norm2(x), context)}} |
-# | how far the middle sees | $\partial\, \text{out}_{\text{middle}} / \partial x$ | {{minidiff/networks/inspect.py: fields = [torch.autograd.grad(channel, x, retain_graph=True)}} |
+# | how far the middle sees | $\partial\, \text{out}_{\text{middle}} / \partial x$ | {{minidiff/networks/inside/blocks.py: fields = [torch.autograd.grad(channel, x, retain_graph=True)}} |
 #
 # ## Exercises
 #

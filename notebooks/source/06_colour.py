@@ -22,10 +22,11 @@ import matplotlib.pyplot as plt
 import torch
 from IPython.display import Image, display
 
-from minidiff import TextToImage, data, viz, widgets
-from minidiff import checks as check
+from minidiff import TextToImage, data, image_files
+from minidiff.course import checks as check
+from minidiff.course import figures, widgets
+from minidiff.course.lessons import budget, show, style
 from minidiff.diffusion import FLOW, denoiser, flow, heun, ideal, uniform
-from minidiff.lessons import budget, show, style
 
 style()
 schedule = flow()  # alpha = 1 - t, sigma = t
@@ -45,7 +46,7 @@ def noise(*shape, seed=0):
 # %%
 walk = [noise(6, 3, 32, 32, seed=8)]
 walk += [step.x for step in heun(ideal(photos.images, schedule), walk[0], uniform(20, schedule), schedule)]
-show(viz.sheet(torch.cat([walk[k] for k in (0, 7, 10, 20)]).clamp(-1, 1) / 2 + 0.5, columns=6, zoom=2))
+show(image_files.sheet(torch.cat([walk[k] for k in (0, 7, 10, 20)]).clamp(-1, 1) / 2 + 0.5, columns=6, zoom=2))
 
 # %% [markdown]
 # ## Part 1: a photograph is 3,073 bytes
@@ -174,7 +175,7 @@ plt.show()
 # Now move the time yourself.
 
 # %%
-show(viz.corruption(photos.images[CAR], "flow", 0.3))
+show(figures.corruption(photos.images[CAR], "flow", 0.3))
 
 # %%
 widgets.corruption(photos.images)
@@ -203,7 +204,7 @@ figure, axes = plt.subplots(1, 2, figsize=(8, 2.9), sharey=True)
 for axis, (name, power) in zip(axes, {"gray": gray, "colour differences": colour}.items(), strict=True):
     for t in (0.2, 0.5, 0.8):
         axis.plot(range(1, 16), schedule.snr(t) * power, marker="o", markersize=4, label=f"t = {t}")
-    axis.axhline(1, color=viz.GRAY, linestyle="--")
+    axis.axhline(1, color=figures.GRAY, linestyle="--")
     axis.set(title=name, yscale="log", xlabel="waves across the picture")
 axes[0].set_ylabel("SNR of the band")
 axes[1].legend()
@@ -283,9 +284,9 @@ plt.show()
 # each of the 61,440 numbers in the twenty pictures. *Cost: about 2 minutes; the picture is redrawn as it learns.*
 
 # %%
-from minidiff.metrics import nearest
+from minidiff.evaluation.metrics import nearest
 from minidiff.networks import Fold, UNetConfig
-from minidiff.pipeline import ModelConfig
+from minidiff.pipeline.text_to_image import ModelConfig
 from minidiff.training import TrainConfig, train
 
 TWENTY = ModelConfig(
@@ -334,7 +335,7 @@ def drawing(losses, rows):
     right.axis("off")
     if rows:
         pictures = torch.cat([row[::2] for row in rows.values()])
-        right.imshow(viz.sheet(pictures / 2 + 0.5, columns=10, zoom=1, border=4))
+        right.imshow(image_files.sheet(pictures / 2 + 0.5, columns=10, zoom=1, border=4))
         right.set_title("after " + ", ".join(str(step) for step in rows) + " steps")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
@@ -497,7 +498,9 @@ left.set_yticks(ticks := [0.1, 0.3, 1], labels=[str(tick) for tick in ticks])
 left.minorticks_off()
 left.legend(fontsize=8)
 right.imshow(
-    viz.sheet(torch.cat([pictures[::2] for pictures in samples.values()]) / 2 + 0.5, columns=10, zoom=1, border=4)
+    image_files.sheet(
+        torch.cat([pictures[::2] for pictures in samples.values()]) / 2 + 0.5, columns=10, zoom=1, border=4
+    )
 )
 right.set(yticks=[18, 54, 90], yticklabels=list(samples), xticks=[])
 plt.show()
@@ -523,7 +526,7 @@ for name, pictures in samples.items():
 
 # %%
 from minidiff.networks import flops
-from minidiff.training.presets import PRESETS
+from minidiff.training.recipes.presets import PRESETS
 
 preset = PRESETS["cifar10"]
 full = preset.config.build().to(memory_format=torch.channels_last)
@@ -608,7 +611,7 @@ for name, steps, batch in (
 # %%
 from pathlib import Path
 
-from minidiff.training.presets import train_preset
+from minidiff.training.recipes.presets import train_preset
 
 FULL = False
 folder = Path("runs/cifar10")
@@ -618,7 +621,7 @@ if FULL:
         if step % 100 == 0:
             print(f"step {step:,} of {steps:,}, loss {value:.4f}")
     pipe = TextToImage.load(folder)
-    show(viz.sheet(pipe.decode(pipe.latents(data.CIFAR_CLASSES * 4, seed=0)), columns=10, zoom=2))
+    show(image_files.sheet(pipe.decode(pipe.latents(data.CIFAR_CLASSES * 4, seed=0)), columns=10, zoom=2))
 else:
     print(f"not run: {preset.train.steps:,} steps of {preset.batch} pictures into {folder}")
     print(f"the archive, {data.cifar10_path().name}, would go where data.cifar10_path() says")
@@ -633,11 +636,11 @@ else:
 # |---|---|---|
 # | a record: label, then planes | 3073 = 1 + 3 · 32 · 32 | {{minidiff/data/cifar.py: records[:, 1:].reshape(-1, 3, 32, 32)}} |
 # | bytes to numbers | $b / 127.5 - 1$ | {{minidiff/data/cifar.py: pixels.float().div_(127.5).sub_(1)}} |
-# | half of a batch mirrored | $x_{c, i, j} \leftarrow x_{c, i, W - 1 - j}$ | {{minidiff/training/presets.py: images.flip(-1)}} |
+# | half of a batch mirrored | $x_{c, i, j} \leftarrow x_{c, i, W - 1 - j}$ | {{minidiff/training/recipes/presets.py: images.flip(-1)}} |
 # | noise of its own for every number | $\varepsilon$ of the shape of $x_0$ | {{minidiff/training/loop.py: eps = torch.randn(x0.shape, generator=generator)}} |
 # | the time with a given ratio | $\sigma_t / \alpha_t = r$ | {{minidiff/diffusion/schedules.py: too_clean = self.sigma(middle) < ratio * self.alpha(middle)}} |
 # | what drawing is done with | $\bar\theta \leftarrow d\, \bar\theta + (1 - d)\, \theta$ | {{minidiff/training/loop.py: mean.lerp_(new, 1 - decay)}} |
-# | the nearest picture | $\min_k \lVert x - x_k \rVert$ | {{minidiff/metrics.py: torch.cdist(part, pool.flatten(1)).min(1)}} |
+# | the nearest picture | $\min_k \lVert x - x_k \rVert$ | {{minidiff/evaluation/metrics.py: torch.cdist(part, pool.flatten(1)).min(1)}} |
 #
 # ## Exercises
 #

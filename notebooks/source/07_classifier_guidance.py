@@ -18,14 +18,15 @@ import matplotlib.pyplot as plt
 import torch
 from matplotlib.colors import TwoSlopeNorm
 
-from minidiff import TextToImage, data, viz
-from minidiff import checks as check
+from minidiff import TextToImage, data
+from minidiff.course import checks as check
+from minidiff.course import figures
+from minidiff.course.lessons import budget, style
 from minidiff.diffusion import flow, guide, heun, uniform
 from minidiff.diffusion.ideal import ideal, score
-from minidiff.evaluate import judged, load_judge
+from minidiff.evaluation.digits import judged, load_judge
 from minidiff.files import asset
-from minidiff.guided import classifier_log_p, load_noisy_classifier
-from minidiff.lessons import budget, style
+from minidiff.pipeline.classifier_guidance import classifier_log_p, load_noisy_classifier
 
 style()
 pipe, classifier, judge = TextToImage.load("mnist", "cpu"), load_noisy_classifier(), load_judge()
@@ -124,7 +125,7 @@ fields = {
 }
 figure, axes = plt.subplots(1, 3, figsize=(7.8, 2.9), sharey=True)
 for axis, (title, arrows) in zip(axes, fields.items(), strict=True):
-    for half, color in ((upper, viz.ORANGE), (~upper, viz.BLUE)):
+    for half, color in ((upper, figures.ORANGE), (~upper, figures.BLUE)):
         axis.scatter(*(0.7 * cloud[half]).T, s=2, color=color)  # where they lie at t = 0.3: alpha is 0.7
     axis.quiver(*page.T, *arrows.T, scale=100, width=0.006, color="black", alpha=0.75)
     axis.set(title=title, xlabel="$x_1$", aspect="equal", xlim=(-1, 1), ylim=(-1, 1))
@@ -165,7 +166,7 @@ for axis, w in zip(axes, (0, 1, 4, 16), strict=True):
     *_, last = heun(guide(everything, log_p_upper, path, w), start, times, path)
     for half in (upper, ~upper):
         axis.scatter(*cloud[half].T, s=1, color="lightgray")
-    axis.scatter(*last.x.T, s=3, color=viz.ORANGE)
+    axis.scatter(*last.x.T, s=3, color=figures.ORANGE)
     axis.set(title=f"w = {w}", xlabel="$x_1$", aspect="equal", xlim=(-1.4, 1.4), ylim=(-1.4, 1.4))
     nearest = upper[torch.cdist(last.x, cloud).argmin(1)].double().mean()
     apart = torch.pdist(last.x).mean()
@@ -200,11 +201,11 @@ for t in TIMES:
         reads[name].append([(p.argmax(1) == labels).double().mean().item(), p.amax(1).mean().item()])
 
 figure, axes = plt.subplots(1, 2, figsize=(7.6, 2.8), sharey=True)
-for axis, (name, values), color in zip(axes, reads.items(), (viz.BLUE, viz.ORANGE), strict=True):
+for axis, (name, values), color in zip(axes, reads.items(), (figures.BLUE, figures.ORANGE), strict=True):
     right, sure = torch.tensor(values).T
     axis.plot(TIMES, right, marker="o", ms=4, color=color, label="read right")
     axis.plot(TIMES, sure, ls="--", color=color, label="how sure it is")
-    axis.axhline(0.1, lw=1, color=viz.GRAY, ls=":")
+    axis.axhline(0.1, lw=1, color=figures.GRAY, ls=":")
     axis.set(title=name, xlabel="time t", ylim=(0, 1.03))
     axis.legend(loc="center right" if name == "judge" else "center left")
 axes[0].set_ylabel("share, or mean confidence")
@@ -304,7 +305,7 @@ rows([drawn[w][:10] for w in drawn], [f"scale {w}" for w in drawn], [str(d) for 
 # %%
 known = json.loads(asset("guidance.json").read_text())
 figure, axes = plt.subplots(1, 2, figsize=(7.8, 3))
-for kind, color in (("classifier guidance", viz.ORANGE), ("cfg", viz.BLUE)):
+for kind, color in (("classifier guidance", figures.ORANGE), ("cfg", figures.BLUE)):
     lines = [row for row in known["rows"] if row["guidance"] == kind]
     scales, right, variety = ([row[key] for row in lines] for key in ("scale", "accuracy", "diversity"))
     axes[0].plot(scales, right, marker="o", ms=4, color=color, label=f"{kind}: judged right")
@@ -369,12 +370,12 @@ print("p(seven), by the judge:", [f"{value:.1%}" for value in judge_says[:, 7]])
 #
 # | in words | equation | in code |
 # |---|---|---|
-# | what the classifier says | $\log p(c \mid x_t)$ | {{minidiff/guided.py: return -F.cross_entropy(classifier(x, time), labels.to(x.device)}} |
+# | what the classifier says | $\log p(c \mid x_t)$ | {{minidiff/pipeline/classifier_guidance.py: return -F.cross_entropy(classifier(x, time), labels.to(x.device)}} |
 # | its gradient, for each picture | $\nabla_{x_t} \log p(c \mid x_t)$ | {{minidiff/diffusion/guidance.py: (gradient,) = torch.autograd.grad(log_p(x, t, x0_hat).sum(), x)}} |
 # | the guided belief | $\hat{x}_0 + w \, \frac{\sigma^2}{\alpha} \nabla \log p$ | {{minidiff/diffusion/guidance.py: return x0_hat.detach() + scale * sigma**2 / alpha * gradient}} |
 # | score and belief | $(\alpha \hat{x}_0 - x_t) / \sigma^2$ | {{minidiff/diffusion/ideal.py: return (alpha * denoise(x, t) - x) / sigma**2}} |
-# | a digit as the classifier learns it | $x_t = \alpha x_0 + \sigma \epsilon$ | {{minidiff/training/noisy_classifier.py: x = noisy.add_noise(x0, torch.randn_like(x0), t)}} |
-# | walks start where $\alpha > 0$ | $t \le 0.99$ | {{minidiff/pipeline.py: times = times.clamp(max=LAST_GUIDED)}} |
+# | a digit as the classifier learns it | $x_t = \alpha x_0 + \sigma \epsilon$ | {{minidiff/training/recipes/noisy_classifier.py: x = noisy.add_noise(x0, torch.randn_like(x0), t)}} |
+# | walks start where $\alpha > 0$ | $t \le 0.99$ | {{minidiff/pipeline/text_to_image.py: times = times.clamp(max=LAST_GUIDED)}} |
 #
 # ## Exercises
 #

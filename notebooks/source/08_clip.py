@@ -20,12 +20,13 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 
-from minidiff import checks as check
-from minidiff import data, viz, widgets
+from minidiff import data, image_files
+from minidiff.course import checks as check
+from minidiff.course import figures, widgets
+from minidiff.course.lessons import budget, show, style
 from minidiff.data import Scene, caption
 from minidiff.data.color_digits import draw
-from minidiff.lessons import budget, show, style
-from minidiff.weights import load_clip
+from minidiff.formats.clip import load_clip
 
 style()
 clip, tokenizer = load_clip()
@@ -150,7 +151,7 @@ print("\nthe library learns", [" ".join(pair) for pair in Tokenizer.train(texts,
 def show_pieces(texts):
     """Each text as a row of its pieces, with their ids below."""
     figure, axis = plt.subplots(figsize=(8, 0.55 * len(texts)))
-    colors = [viz.BLUE, viz.ORANGE, viz.GREEN, viz.PURPLE, viz.SKY]
+    colors = [figures.BLUE, figures.ORANGE, figures.GREEN, figures.PURPLE, figures.SKY]
     for row, text in enumerate(texts):
         left = 0.0
         for k, (piece, id) in enumerate(zip(tokenizer.pieces(text), tokenizer.encode(text), strict=True)):
@@ -273,7 +274,7 @@ patches = rearrange(picture, "1 c (h p) (w q) -> (h w) c p q", p=side, q=side)
 figure, (left, right) = plt.subplots(1, 2, figsize=(5.2, 2.6))
 left.imshow(picture[0].permute(1, 2, 0) / 2 + 0.5)
 left.set_title("a picture")
-right.imshow(viz.sheet(patches / 2 + 0.5, columns=size // side, zoom=4))
+right.imshow(image_files.sheet(patches / 2 + 0.5, columns=size // side, zoom=4))
 right.set_title(f"{len(patches)} words")
 for axis in (left, right):
     axis.axis("off")
@@ -323,8 +324,8 @@ for picture_point in p:
 print("the library:\n", F.cosine_similarity(p[:, None], c[None], dim=-1).numpy().round(3))
 
 figure, axis = plt.subplots(figsize=(4.6, 3.2))
-axis.add_patch(plt.Circle((0, 0), 1, fill=False, color=viz.GRAY))
-for points, color, name, reach in ((p, viz.BLUE, "picture", 1.17), (c, viz.ORANGE, "caption", 0.83)):
+axis.add_patch(plt.Circle((0, 0), 1, fill=False, color=figures.GRAY))
+for points, color, name, reach in ((p, figures.BLUE, "picture", 1.17), (c, figures.ORANGE, "caption", 0.83)):
     unit = F.normalize(points, dim=1)
     axis.scatter(*unit.T, color=color, label=name, zorder=3)
     for k, (x, y) in enumerate(unit.tolist()):
@@ -344,7 +345,7 @@ plt.show()
 # By hand, with three pictures:
 
 # %%
-from minidiff.training.contrastive import contrastive_loss
+from minidiff.training.recipes.contrastive import contrastive_loss
 
 logits = torch.tensor([[4.0, 1.0, 0.0], [2.0, 3.0, 1.0], [0.0, 2.0, 2.0]])
 e = 2.718281828**logits
@@ -403,7 +404,7 @@ plt.show()
 # That is all there is to it. Here is a CLIP of half the shipped size, with random weights. At its heart the loop is five lines long: two towers, a loss, and the three steps of every training. *Cost: about half a minute.*
 
 # %%
-from minidiff.evaluate_clip import retrieval
+from minidiff.evaluation.clip import retrieval
 from minidiff.networks import CLIP, CLIPConfig, CLIPTextConfig, CLIPVisionConfig
 
 N, STEPS = 128, budget(full=300, smoke=20)
@@ -441,8 +442,8 @@ plt.show()
 
 figure, axis = plt.subplots(figsize=(6, 2.4))
 axis.plot(losses)
-axis.axhline(torch.tensor(N).log(), color=viz.GRAY, ls="--")
-axis.text(STEPS, torch.tensor(N).log() + 0.18, f"log {N}: guessing", ha="right", color=viz.GRAY)
+axis.axhline(torch.tensor(N).log(), color=figures.GRAY, ls="--")
+axis.text(STEPS, torch.tensor(N).log() + 0.18, f"log {N}: guessing", ha="right", color=figures.GRAY)
 axis.set(xlabel="step", ylabel="loss", ylim=(0, 5.6))
 plt.show()
 
@@ -481,7 +482,7 @@ figure, axes = plt.subplots(1, 2, figsize=(8, 3.6), sharey=True)
 for axis, field in zip(axes, ("background", "color"), strict=True):
     colors = [[level / 255 for level in data.COLORS[getattr(scene, field)]] for scene in few.scenes]
     for points, marker, name in ((flat[: len(few)], "o", "picture"), (flat[len(few) :], "^", "caption")):
-        axis.scatter(*points.T, c=colors, s=24, marker=marker, edgecolors=viz.GRAY, lw=0.5, label=name)
+        axis.scatter(*points.T, c=colors, s=24, marker=marker, edgecolors=figures.GRAY, lw=0.5, label=name)
     axis.set(title=f"by {field}", xlabel="first direction", aspect="equal")
 axes[0].set_ylabel("second direction")
 axes[0].legend(loc="lower left", fontsize=8)
@@ -639,7 +640,7 @@ for (left, right), (image, texts) in zip(axes, lists.values(), strict=True):
     left.axis("off")
     with torch.no_grad():
         alike = (clip.embed_pictures(image) @ clip.embed_text(tokenizer(texts)).T)[0]
-    right.barh(range(len(texts)), alike, color=viz.BLUE)
+    right.barh(range(len(texts)), alike, color=figures.BLUE)
     for k, (text, value) in enumerate(zip(texts, alike.tolist(), strict=True)):
         right.text(max(value, 0) + 0.02, k, f"{value:.2f}  {text}", va="center", fontsize=8)
     right.invert_yaxis()
@@ -657,7 +658,7 @@ plt.show()
 # Captions against pictures, with a caption of your own.
 
 # %%
-show(viz.clip(clip, tokenizer))
+show(figures.clip(clip, tokenizer))
 
 # %% [markdown]
 # *Try:* "a red 7", and then "a red 1": which cosines move? Then something with a word of your own, and read what the widget says about it.
@@ -710,7 +711,7 @@ print(
 # | a class token, patches, places | | {{minidiff/networks/clip.py: return torch.cat([whole, patches], dim=1) + self.position_embedding.weight}} |
 # | length 1 | $c / \lvert c \rvert$ | {{minidiff/networks/clip.py: return F.normalize(self.text_projection(pooled), dim=-1)}} |
 # | cosines times 1 / temperature | $\ell = e^s \cos(p, c)$ | {{minidiff/networks/clip.py: return self.logit_scale.exp() * cosines}} |
-# | find your partner, both ways | $L$ | {{minidiff/training/contrastive.py: return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2}} |
+# | find your partner, both ways | $L$ | {{minidiff/training/recipes/contrastive.py: return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2}} |
 #
 # ## Exercises
 #

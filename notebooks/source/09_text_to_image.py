@@ -15,16 +15,17 @@
 import matplotlib.pyplot as plt
 import torch
 
-from minidiff import TextToImage, data, lessons, viz, widgets
-from minidiff import checks as check
+from minidiff import TextToImage, data
+from minidiff.course import checks as check
+from minidiff.course import figures, lessons, widgets
+from minidiff.course.lessons import budget, show, style
 from minidiff.data import HELD_OUT, Scene, caption
 from minidiff.data.color_digits import OTHERS
 from minidiff.data.color_digits import draw as painted
 from minidiff.diffusion import cfg, denoiser, to_x0
-from minidiff.evaluate import load_judge
-from minidiff.evaluate_color import evaluate_color, look_at, measure
-from minidiff.lessons import budget, show, style
-from minidiff.metrics import diversity
+from minidiff.evaluation.color_digits import evaluate_color, look_at, measure
+from minidiff.evaluation.digits import load_judge
+from minidiff.evaluation.metrics import diversity
 
 style()
 pipe = TextToImage.load("color_digits", device="cpu")
@@ -156,7 +157,7 @@ grid([[pipe.fold.decode(z)[0] for z in guided.values()]], titles=[f"w = {w}" for
 # guidance makes of them.
 
 # %%
-show(viz.guidance(pipe, prompt, scale=4.0, seed=0, steps=STEPS))
+show(figures.guidance(pipe, prompt, scale=4.0, seed=0, steps=STEPS))
 
 # %% [markdown]
 # Turn it: another prompt, a negative one (it is explained below), scale and seed. In which steps is the difference
@@ -246,8 +247,8 @@ def walked(w, low=0.0, high=1.0):
 figure, axes = plt.subplots(1, 4, figsize=(8, 2.4), sharey=True)
 for axis, w in zip(axes, (0, 1, 3, 8), strict=True):
     ends = walked(w)
-    axis.scatter(*page.T, s=2, color=viz.GRAY, alpha=0.5)
-    axis.scatter(*ends.T, s=3, color=viz.ORANGE)
+    axis.scatter(*page.T, s=2, color=figures.GRAY, alpha=0.5)
+    axis.scatter(*ends.T, s=3, color=figures.ORANGE)
     axis.set(title=f"w = {w}", xlim=(-1.4, 1.4), ylim=(-1.2, 1.6), xlabel="x")
     print(f"w = {w}: height {ends[:, 1].mean():.2f}, spread {ends.std(0).mean():.3f}", end="")
     print(f"   (the island: {top[:, 1].mean():.2f}, {top.std(0).mean():.3f})" if w == 1 else "")
@@ -272,7 +273,7 @@ report = evaluate_color(pipe, n=budget(full=60, smoke=20), scales=measured, spli
 print(report)
 
 # %%
-KINDS = {"seen": (viz.BLUE, "o"), "never-seen": (viz.ORANGE, "s")}
+KINDS = {"seen": (figures.BLUE, "o"), "never-seen": (figures.ORANGE, "s")}
 figure, (left, right) = plt.subplots(1, 2, figsize=(7.6, 2.8))
 for kind, (color, marker) in KINDS.items():
     lines = [row for row in report.rows if row.pairs == kind and row.scale is not None]
@@ -283,7 +284,7 @@ for axis, title in ((left, "digit and colours right"), (right, "diversity (real 
     axis.set(xlabel="guidance scale w", ylabel="share", title=title, ylim=(0, 1.05 if axis is left else None))
     axis.set_xticks(range(len(measured)), [str(w) for w in measured])
 left.legend(loc="lower right")
-right.axhline(1, color=viz.GRAY, lw=1, ls="--")
+right.axhline(1, color=figures.GRAY, lw=1, ls="--")
 plt.show()
 
 # %% [markdown]
@@ -344,8 +345,8 @@ for w in (1, 2, 4, 8):
 figure, axes = plt.subplots(1, 4, figsize=(8, 2.4), sharey=True)
 for axis, (low, high) in zip(axes, ((0.0, 1.0), (0.3, 1.0), (0.0, 0.6), (0.0, 0.3)), strict=True):
     ends = walked(8, low, high)
-    axis.scatter(*page.T, s=2, color=viz.GRAY, alpha=0.5)
-    axis.scatter(*ends.T, s=3, color=viz.ORANGE)
+    axis.scatter(*page.T, s=2, color=figures.GRAY, alpha=0.5)
+    axis.scatter(*ends.T, s=3, color=figures.ORANGE)
     axis.set(title=f"t from {low} to {high}", xlim=(-1.4, 1.4), ylim=(-1.2, 1.6), xlabel="x")
     print(f"t from {low} to {high}: height {ends[:, 1].mean():.2f}, spread {ends.std(0).mean():.3f}")
 axes[0].set_ylabel("y")
@@ -422,7 +423,7 @@ print(f"over the tokens they add up to {shares.sum(-1).min():.4f} to {shares.sum
 
 # %%
 SOME = budget(full=8, smoke=1)
-show(viz.attention(pipe, "a red seven on a blue background", step=SOME, seed=0, steps=STEPS, scale=4.0))
+show(figures.attention(pipe, "a red seven on a blue background", step=SOME, seed=0, steps=STEPS, scale=4.0))
 
 # %% [markdown]
 # Each small picture is one token, and the number below it its share of all the attention. Orange: more than the average
@@ -503,8 +504,8 @@ grid(rows, names=["red to\nblue 7", "green 3\nto green 8"], titles=[f"{amount:.2
 # $w = 0$: the denoiser is told nothing. The classifier of lesson 07 knows gray digits alone, and so it gets the gray model, told nothing either. *Cost: 15 seconds.*
 
 # %%
-from minidiff.guided import classifier_log_p, clip_log_p, load_noisy_classifier
-from minidiff.weights import load_clip
+from minidiff.formats.clip import load_clip
+from minidiff.pipeline.classifier_guidance import classifier_log_p, clip_log_p, load_noisy_classifier
 
 clip, tokenizer = load_clip()
 EIGHT = unseen[:8]
@@ -575,8 +576,8 @@ grid([draw(STRANGE, seed=s, scale=4.0) for s in (40, 60)], titles=titles, width=
 # | guidance in an interval | $w$ where $t_\text{low} \le t \le t_\text{high}$, else 1 | {{minidiff/diffusion/guidance.py: amplify = torch.where((low <= time) & (time <= high), scale, 1.0)}} |
 # | rescale | $\phi\,\text{out}\,\frac{\operatorname{std}(\text{out}_\text{text})}{\operatorname{std}(\text{out})} + (1 - \phi)\,\text{out}$ | {{minidiff/diffusion/guidance.py: return amount * out * (wanted / spread) + (1 - amount) * out}} |
 # | in training, some pictures lose their words | $c \leftarrow \varnothing$ where $u < 0.1$ | {{minidiff/training/loop.py: condition = torch.where(dropped, null, condition)}} |
-# | a negative prompt takes the null's place | $\varnothing \leftarrow c_\text{negative}$ | {{minidiff/pipeline.py: null = self.encode_negative(negative, len(prompts))}} |
-# | between two prompts | $(1 - a)\,c_1 + a\,c_2$ | {{minidiff/pipeline.py: return torch.lerp(*self.encode([one, other]).split(1), amount)}} |
+# | a negative prompt takes the null's place | $\varnothing \leftarrow c_\text{negative}$ | {{minidiff/pipeline/text_to_image.py: null = self.encode_negative(negative, len(prompts))}} |
+# | between two prompts | $(1 - a)\,c_1 + a\,c_2$ | {{minidiff/pipeline/text_to_image.py: return torch.lerp(*self.encode([one, other]).split(1), amount)}} |
 #
 # ## Exercises
 #

@@ -22,13 +22,14 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from minidiff import TextToImage, data, lessons, viz, widgets
-from minidiff import checks as check
+from minidiff import TextToImage, data
+from minidiff.course import checks as check
+from minidiff.course import figures, lessons, widgets
+from minidiff.course.lessons import budget, show, style
 from minidiff.diffusion import FLOW, denoiser, dpmpp_2m, flow, uniform
-from minidiff.lessons import budget, show, style
 from minidiff.networks import VAE, Conditional, Fold, LabelEncoder, Posterior, UNet, UNetConfig, VAEConfig, flops
 from minidiff.training import TrainConfig, train
-from minidiff.training.autoencoder import kl, psnr, spread, vae_loss
+from minidiff.training.recipes.vae import kl, psnr, spread, vae_loss
 
 style()
 pipe = TextToImage.load("emoji", device="cpu")
@@ -645,7 +646,7 @@ grid([drawn_things, things.floats(range(0, 3 * FIVE, 3))], names=["drawn", "trut
 # A prompt, a style, a seed: the picture, and how it came about.
 
 # %%
-show(viz.prompt_box(pipe, "a twemoji emoji of a red apple", seed=0, steps=STEPS))
+show(figures.prompt_box(pipe, "a twemoji emoji of a red apple", seed=0, steps=STEPS))
 
 # %% [markdown]
 # *Try:* the same words in all three styles. A thing that is no emoji: "a green cat", "an apple with sunglasses". Words that you make up. Then the same prompt with
@@ -725,12 +726,12 @@ for name, shift in (("on the right and below", 1), ("on all sides", 0)):
 # |---|---|---|
 # | a latent is drawn | $z = \mu + \sigma \varepsilon$ | {{minidiff/networks/vae.py: return self.mean + self.std * noise}} |
 # | a log-variance becomes a standard deviation | $\sigma = e^{\log \sigma^2 / 2}$ | {{minidiff/networks/vae.py: return (self.log_variance / 2).exp()}} |
-# | the price of a latent | $\frac{1}{2}(\mu^2 + \sigma^2 - 1 - \log \sigma^2)$ | {{minidiff/training/autoencoder.py: return (mean**2 + log_variance.exp() - 1 - log_variance) / 2}} |
-# | the loss of a VAE | $\overline{\lvert \hat{x} - x \rvert} + \lambda\,\overline{\text{KL}}$ | {{minidiff/training/autoencoder.py: value = F.l1_loss(decoded, x) + kl_weight * kl(posterior).mean()}} |
-# | the spread of latents | $\sqrt{\overline{\mu^2 + \sigma^2} - \overline{\mu}^2}$ | {{minidiff/training/autoencoder.py: return (second / count - (first / count) ** 2) ** 0.5}} |
+# | the price of a latent | $\frac{1}{2}(\mu^2 + \sigma^2 - 1 - \log \sigma^2)$ | {{minidiff/training/recipes/vae.py: return (mean**2 + log_variance.exp() - 1 - log_variance) / 2}} |
+# | the loss of a VAE | $\overline{\lvert \hat{x} - x \rvert} + \lambda\,\overline{\text{KL}}$ | {{minidiff/training/recipes/vae.py: value = F.l1_loss(decoded, x) + kl_weight * kl(posterior).mean()}} |
+# | the spread of latents | $\sqrt{\overline{\mu^2 + \sigma^2} - \overline{\mu}^2}$ | {{minidiff/training/recipes/vae.py: return (second / count - (first / count) ** 2) ** 0.5}} |
 # | scaled on the way out of the decoder's world | $z \leftarrow z / s$ | {{minidiff/networks/vae.py: z = z / self.config.scaling}} |
 # | zeros on the right and below | | {{minidiff/networks/vae.py: return self.conv(F.pad(x, (0, 1, 0, 1)))}} |
-# | pixels for the screen | $(\hat{x} + 1) / 2$, within 0 and 1 | {{minidiff/pipeline.py: return ((pictures + 1) / 2).clamp(0, 1)}} |
+# | pixels for the screen | $(\hat{x} + 1) / 2$, within 0 and 1 | {{minidiff/pipeline/text_to_image.py: return ((pictures + 1) / 2).clamp(0, 1)}} |
 #
 # ## Exercises
 #

@@ -31,17 +31,18 @@ import torch
 import torch.nn.functional as F
 import transformers
 
-from minidiff import TextToImage, data, viz, widgets
-from minidiff import checks as check
+from minidiff import TextToImage, data
+from minidiff.course import checks as check
+from minidiff.course import figures, widgets
+from minidiff.course.lessons import budget, grid, show, style
 from minidiff.diffusion import EPS, V
-from minidiff.edits import keep, left
-from minidiff.folders import find_model
-from minidiff.lessons import budget, grid, show, style
+from minidiff.formats.model_folder import find_model
+from minidiff.formats.scheduler_config import timing_of
+from minidiff.formats.unet import unet_config
 from minidiff.networks import UNet, flops
-from minidiff.timing import timing_of
-from minidiff.training.autoencoder import psnr
-from minidiff.training.presets import PRESETS
-from minidiff.weights_unet import unet_config
+from minidiff.pipeline.image_to_image import keep, left
+from minidiff.training.recipes.presets import PRESETS
+from minidiff.training.recipes.vae import psnr
 
 style()
 for library in (diffusers, transformers):  # no bars, and errors alone
@@ -380,7 +381,7 @@ axes[0].set_yticks(range(words), labels=[piece.removesuffix("</w>") for piece in
 axes[0].set(xlabel="number of the row")
 axes[0].grid(False)
 axes[1].bar(range(len(changed)), 100 * changed)
-axes[1].axvspan(words - 0.5, len(changed) - 0.5, color=viz.GRAY, alpha=0.15, label="filling")
+axes[1].axvspan(words - 0.5, len(changed) - 0.5, color=figures.GRAY, alpha=0.15, label="filling")
 axes[1].set(xlabel="piece", ylabel="change of its row, in %")
 axes[1].legend(fontsize=9)
 plt.show()
@@ -554,11 +555,11 @@ grid([row], titles=titles, side=0.95)
 
 # %%
 WISH = WORDS.format("a crying face")
-show(viz.edit(artist, known_picture[0], WISH, strength=0.9, part="lower half", steps=STEPS))
+show(figures.edit(artist, known_picture[0], WISH, strength=0.9, part="lower half", steps=STEPS))
 
 # %% [markdown]
 # *Try:* everything new, at all strengths from 0.1 on: where does the old picture go? The middle new, and a prompt that asks for what is there already. A prompt that cannot fit, with ten seeds.
-# (For a picture of your own, hand over `{"mine": from_pil(...)[0]}`; `from_pil` is in `minidiff/edits.py`, and wants 64x64 pixels for this model.)
+# (For a picture of your own, hand over `{"mine": from_pil(...)[0]}`; `from_pil` is in `minidiff/pipeline/image_to_image.py`, and wants 64x64 pixels for this model.)
 
 # %%
 widgets.edit(artist, prompt=WISH, steps=STEPS)
@@ -622,11 +623,11 @@ for name, (parameters, shown, different, size) in trained.items():
 # | in words | equation | in code |
 # |---|---|---|
 # | what a scheduler's config means | $\alpha_k^2 = \prod_{i \le k} (1 - \beta_i)$ | {{minidiff/diffusion/schedules.py: torch.cumprod(1 - betas}} |
-# | one word for what is predicted | $x_0 = (x - \sigma \varepsilon) / \alpha = \alpha x - \sigma v$ | {{minidiff/timing.py: PREDICTED = {"epsilon": EPS}} |
-# | the steps that are left | the last $\lfloor n s \rfloor$ of $n$ | {{minidiff/edits.py: return times[steps - int(steps * strength) :]}} |
-# | a walk that begins with a picture | $x = \alpha z + \sigma \varepsilon$ | {{minidiff/pipeline.py: start = self.schedule.add_noise(init.expand_as(noise), noise, times[0])}} |
-# | what is known is put back | $m\,x + (1 - m)(\alpha z + \sigma \varepsilon)$ | {{minidiff/edits.py: return mask * x + (1 - mask)}} |
-# | files of others, refused by name | | {{minidiff/stable_diffusion.py: minidiff draws with Stable Diffusion 1.x and 2.x}} |
+# | one word for what is predicted | $x_0 = (x - \sigma \varepsilon) / \alpha = \alpha x - \sigma v$ | {{minidiff/formats/scheduler_config.py: PREDICTED = {"epsilon": EPS}} |
+# | the steps that are left | the last $\lfloor n s \rfloor$ of $n$ | {{minidiff/pipeline/image_to_image.py: return times[steps - int(steps * strength) :]}} |
+# | a walk that begins with a picture | $x = \alpha z + \sigma \varepsilon$ | {{minidiff/pipeline/text_to_image.py: start = self.schedule.add_noise(init.expand_as(noise), noise, times[0])}} |
+# | what is known is put back | $m\,x + (1 - m)(\alpha z + \sigma \varepsilon)$ | {{minidiff/pipeline/image_to_image.py: return mask * x + (1 - mask)}} |
+# | files of others, refused by name | | {{minidiff/formats/diffusers_folder.py: minidiff draws with Stable Diffusion 1.x and 2.x}} |
 #
 # ## Exercises
 #
@@ -747,5 +748,5 @@ check.l11_report(report)
 # %% [markdown]
 # ## Where to go next
 #
-# Set `CHECKPOINT`, and run it again. (`minidiff sample "..." --model ID` is the same on the command line, with `--init`, `--strength` and `--mask` for parts 4 and 5.) Then read `minidiff/pipeline.py` once more from top to bottom: 250 lines, and no line of it is new to you. Lesson 12 counts what it takes to train what you
+# Set `CHECKPOINT`, and run it again. (`minidiff sample "..." --model ID` is the same on the command line, with `--init`, `--strength` and `--mask` for parts 4 and 5.) Then read `minidiff/pipeline/text_to_image.py` once more from top to bottom: 250 lines, and no line of it is new to you. Lesson 12 counts what it takes to train what you
 # have just loaded.

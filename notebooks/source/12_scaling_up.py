@@ -22,9 +22,10 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from minidiff import checks as check
-from minidiff import data, planner, viz, widgets
-from minidiff.lessons import budget, show, style
+from minidiff import data
+from minidiff.course import checks as check
+from minidiff.course import figures, planner, widgets
+from minidiff.course.lessons import budget, show, style
 from minidiff.networks import Fold, UNet, UNetConfig, flops
 
 style()
@@ -39,7 +40,7 @@ def noise(*shape, seed=0):
 # of them; below, what it costs. At the end of part 2 you can say where every number comes from, and which are assumed.
 
 # %%
-show(viz.planner())
+show(figures.planner())
 
 # %% [markdown]
 # ## Part 1: counting
@@ -81,7 +82,7 @@ print(f"by hand {2 * N * N * d + 2 * N * N * d}, PyTorch counts {counter.get_tot
 # and no content, and Stable Diffusion's UNet takes no memory. Ours, and the real one:
 
 # %%
-from minidiff.training.presets import PRESETS
+from minidiff.training.recipes.presets import PRESETS
 
 SD = UNetConfig()  # the defaults are Stable Diffusion 1.x
 nets = {name: preset.config for name, preset in PRESETS.items() if name in ("mnist", "color_digits", "cifar10")}
@@ -142,7 +143,9 @@ totals = [sum(parts) for parts in zip(*shares.values(), strict=True)]
 
 figure, axes = plt.subplots(1, 2, figsize=(8, 2.9), width_ratios=[1, 1.2])
 axes[0].plot(sides, [t / 1e12 for t in totals], marker="o")
-axes[0].plot(sides, [totals[1] / 1e12 * (s / 64) ** 2 for s in sides], "--", color=viz.GRAY, label="as many as pixels")
+axes[0].plot(
+    sides, [totals[1] / 1e12 * (s / 64) ** 2 for s in sides], "--", color=figures.GRAY, label="as many as pixels"
+)
 axes[0].set(xscale="log", yscale="log", xlabel="side of the input", ylabel="TFLOP to ask once")
 axes[0].set_xticks(sides, labels=[str(s) for s in sides])
 axes[0].minorticks_off()
@@ -236,7 +239,7 @@ print(f"the planner: {planner.hours(operations, planner.GPUS['A100 80 GB'], mfu=
 # from month to month and from one seller to the next.
 
 # %%
-show(viz.planner(planner.Plan(gpu="RTX 4090", gpus=1, millions=250, batch=32, price=0.5)))
+show(figures.planner(planner.Plan(gpu="RTX 4090", gpus=1, millions=250, batch=32, price=0.5)))
 
 # %% [markdown]
 # That is one GPU as one has at home. The weights and their copies fit, and then there is room for a few pictures at a
@@ -512,9 +515,9 @@ LINKS = {  # bytes a second in one direction, at best
 }
 seconds = [to_send / speed for speed in LINKS.values()]
 figure, axis = plt.subplots(figsize=(6.8, 2.5))
-axis.barh(list(LINKS), seconds, color=[viz.BLUE if s < computing else viz.RED for s in seconds])
-axis.axvline(computing, color=viz.GRAY, linestyle="--")
-axis.text(computing * 1.1, -0.45, "computing", color=viz.GRAY, fontsize=9, va="top")
+axis.barh(list(LINKS), seconds, color=[figures.BLUE if s < computing else figures.RED for s in seconds])
+axis.axvline(computing, color=figures.GRAY, linestyle="--")
+axis.text(computing * 1.1, -0.45, "computing", color=figures.GRAY, fontsize=9, va="top")
 axis.set(xscale="log", xlabel="seconds a step to average the gradients", ylim=(4.6, -1.1))
 plt.show()
 print(f"{to_send / 1e9:.1f} GB to send a step; computing takes {computing:.2f} s (256 pictures, eight A100, MFU 30 %)")
@@ -638,9 +641,9 @@ print("differences in bfloat16", [f"{value:.4f}" for value in (out.bfloat16() - 
 #
 # | in words | equation | in code |
 # |---|---|---|
-# | there and back | $3 \cdot \text{FLOP} \cdot \text{pictures}$ | {{minidiff/planner.py: return 3 * self.work.flops * self.millions * 1e6}} |
-# | hours | operations / (GPUs · peak · MFU) | {{minidiff/planner.py: return operations / (gpu.tflops * 1e12 * mfu * gpus) / 3600}} |
-# | two moments for every weight | $m, v$ of the shape of $\theta$ | {{minidiff/planner.py: "AdamW's two moments": 2 * weights,}} |
+# | there and back | $3 \cdot \text{FLOP} \cdot \text{pictures}$ | {{minidiff/course/planner.py: return 3 * self.work.flops * self.millions * 1e6}} |
+# | hours | operations / (GPUs · peak · MFU) | {{minidiff/course/planner.py: return operations / (gpu.tflops * 1e12 * mfu * gpus) / 3600}} |
+# | two moments for every weight | $m, v$ of the shape of $\theta$ | {{minidiff/course/planner.py: "AdamW's two moments": 2 * weights,}} |
 # | a process's rows | from $r B / N$ to $(r + 1) B / N$ | {{minidiff/training/distributed.py: return slice(first, first + mine)}} |
 # | averaged gradients | $\frac{1}{N} \sum_r g_r$ | {{minidiff/training/distributed.py: return DistributedDataParallel(net) if size() > 1 else net}} |
 # | parts and their shares | $\sum_p \frac{B_p}{B}\, g_p$ | {{minidiff/training/loop.py: (share * part).backward()}} |

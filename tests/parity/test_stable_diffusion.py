@@ -17,11 +17,11 @@ from diffusers import (
 from PIL import Image
 from tiny_sd import NEGATIVE, PROMPT, tiny
 
-from minidiff.checkpoints import read_json
 from minidiff.diffusion import table
-from minidiff.edits import from_pil
 from minidiff.files import asset
-from minidiff.pipeline import TextToImage
+from minidiff.formats.safetensors import read_json
+from minidiff.pipeline.image_to_image import from_pil
+from minidiff.pipeline.text_to_image import TextToImage
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),

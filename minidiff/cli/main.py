@@ -1,0 +1,54 @@
+"""`minidiff ...`: from what is typed to a command, and from an error to one line."""
+
+import io
+import os
+import sys
+import time
+from contextlib import redirect_stderr
+from itertools import dropwhile, takewhile
+
+import tyro
+
+from minidiff.cli.commands import COMMANDS
+
+
+def parse(args: list[str]):
+    """The command that was typed. A mistake is said in one line; tyro draws a box around it."""
+    box = io.StringIO()
+    try:
+        with redirect_stderr(box):
+            return tyro.extras.subcommand_cli_from_dict(
+                COMMANDS,
+                prog="minidiff",
+                args=args,
+                description="Stable Diffusion, built up from the first speck of noise.",
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        lines = (line.strip("│ ") for line in box.getvalue().splitlines()[1:])
+        text = dropwhile(is_ruler, lines)
+        fail(" ".join(takewhile(lambda line: not is_ruler(line), text)))
+
+
+def is_ruler(line: str) -> bool:
+    return set(line) <= set("─-╰╯")
+
+
+def fail(message: str) -> None:
+    if int(os.environ.get("RANK", 0)):  # of several processes: what fails in all of them, the first one says
+        time.sleep(2)
+    print(f"minidiff: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def main(args: list[str] | None = None) -> None:
+    command = parse(sys.argv[1:] if args is None else args)
+    try:
+        command.run()
+    except (ValueError, OSError) as error:
+        if os.environ.get("MINIDIFF_DEBUG"):  # show where it came from
+            raise
+        fail(" ".join(str(error).split()))
+    except KeyboardInterrupt:
+        fail("stopped")

@@ -1,0 +1,186 @@
+"""Exercises of lesson 01, corruption."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from minidiff.course.checks.exercise import Bug, Exercise, noise
+
+# Pixels for a network -----------------------------------------------------------------------
+
+
+def to_model(pixels: Tensor) -> Tensor:
+    return pixels.double() / 127.5 - 1
+
+
+l01_to_model = Exercise(
+    "to_model",
+    to_model,
+    lambda: [
+        ("black, gray and white, as bytes", (torch.tensor([0, 51, 102, 204, 255], dtype=torch.uint8),)),
+        ("a picture of one colour", (torch.full((2, 1, 2, 2), 153, dtype=torch.uint8),)),
+    ],
+    (
+        Bug(
+            lambda pixels: pixels.double() / 255,
+            "pictures in [0, 1] where [-1, 1] is expected.",
+            "the last operation: noise is symmetric around 0, so the picture should be too.",
+            "everything comes out washed out and gray, and black is never reached.",
+            "https://github.com/labmlai/annotated_deep_learning_paper_implementations/issues/241",
+        ),
+        Bug(
+            lambda pixels: pixels.double() / 255 - 0.5,
+            "pictures in [-0.5, 0.5]: centred, but half as large as they should be.",
+            "the divisor, which should be half of 255.",
+            "the noise wins too early, since every picture is half as loud.",
+        ),
+        Bug(
+            lambda pixels: pixels.double() / 128 - 1,
+            "a division by 128 instead of 127.5: white becomes 0.992, not 1.",
+            "the divisor: 0 to 255 has its middle at 127.5.",
+            "white is a shade too dark; nobody sees it, but a saved picture differs from what was loaded.",
+        ),
+        Bug(
+            lambda pixels: (pixels - 127.5).double(),
+            "pixels that were centred but not divided: they run from -127.5 to 127.5.",
+            "the size of the numbers: noise has standard deviation 1 and would hardly show.",
+            "the corrupted picture looks clean until the very end.",
+        ),
+        Bug(
+            lambda pixels: (pixels / 127.5).to(torch.uint8).double() - 1,
+            "whole numbers where fractions are needed: all grays fall on -1, 0 or 1.",
+            "the dtype: change it to float before you divide, and do not change it back.",
+            "three gray levels are left, like a bad photocopy.",
+        ),
+    ),
+)
+
+
+# One step of the forward process ------------------------------------------------------------
+
+
+def one_step(x: Tensor, eps: Tensor, beta: float) -> Tensor:
+    return math.sqrt(1 - beta) * x + math.sqrt(beta) * eps
+
+
+l01_one_step = Exercise(
+    "one_step",
+    one_step,
+    lambda: [(f"beta = {beta}", (noise(1, 1, 3, 3), noise(1, 1, 3, 3, seed=1), beta)) for beta in (0.25, 0.04, 0.7)],
+    (
+        Bug(
+            lambda x, eps, beta: math.sqrt(1 - beta) * x + beta * eps,
+            "beta where its square root belongs: beta is a variance, but noise is multiplied by a standard deviation.",
+            "the factor in front of eps.",
+            "almost no noise arrives, and after a thousand steps the picture has faded to gray instead of turned to noise.",
+            "https://github.com/acids-ircam/diffusion_models/issues/1",
+        ),
+        Bug(
+            lambda x, eps, beta: (1 - beta) * x + math.sqrt(beta) * eps,
+            "1 - beta where its square root belongs, in front of the picture.",
+            "the factor in front of x: its square and the square of the other must add up to 1.",
+            "the picture fades too fast, and the noise ends weaker than standard deviation 1.",
+        ),
+        Bug(
+            lambda x, eps, beta: (1 - beta) * x + beta * eps,
+            "a blend of picture and noise, (1 - beta) and beta, without the two square roots.",
+            "both factors: it is their squares that add up to 1.",
+            "the picture turns gray rather than noisy.",
+        ),
+        Bug(
+            lambda x, eps, beta: x + math.sqrt(beta) * eps,
+            "noise added to a picture that is not shrunk.",
+            "the factor in front of x, which makes room for the noise that comes.",
+            "pixel values grow from step to step and saturate in black and white.",
+            "https://github.com/MinkaiXu/GeoDiff/issues/18",
+        ),
+        Bug(
+            lambda x, eps, beta: math.sqrt(beta) * x + math.sqrt(1 - beta) * eps,
+            "the two factors swapped: beta is the share of the noise.",
+            "which factor stands in front of x.",
+            "after a single step nothing but noise is left.",
+        ),
+        Bug(
+            lambda x, eps, beta: math.sqrt(1 - beta) * x - math.sqrt(beta) * eps,
+            "noise taken away where it should be added.",
+            "the sign in front of eps.",
+            "nothing: -eps is as good a noise as eps. But the network is then taught the wrong sign.",
+        ),
+    ),
+)
+
+
+# The closed form, with one time for every picture -------------------------------------------
+
+
+def _per_picture(value: Tensor) -> Tensor:
+    return value.reshape(-1, 1, 1, 1)
+
+
+def add_noise(x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    return _per_picture(alpha) * x0 + _per_picture(sigma) * eps
+
+
+def _add_noise_cases():
+    angle = torch.tensor([0.3, 0.7, 1.2], dtype=torch.float64)
+    alpha, sigma = angle.cos(), angle.sin()
+    return [
+        ("three pictures of 3x3", (noise(3, 1, 3, 3), noise(3, 1, 3, 3, seed=1), alpha, sigma)),
+        ("one picture of 4x5", (noise(1, 2, 4, 5), noise(1, 2, 4, 5, seed=1), alpha[:1], sigma[:1])),
+    ]
+
+
+l01_add_noise = Exercise(
+    "add_noise",
+    add_noise,
+    _add_noise_cases,
+    (
+        Bug(
+            lambda x0, eps, alpha, sigma: alpha * x0 + sigma * eps,
+            "silent broadcasting: (B,) times (B, C, H, W) multiplies columns, not pictures, and raises no error if W is B.",
+            "the shapes of alpha and sigma: they need to be (B, 1, 1, 1).",
+            "the left edge is clean and the right edge noisy, in every picture alike.",
+            "https://github.com/IrisRainbowNeko/HCP-Diffusion/pull/82",
+        ),
+        Bug(
+            lambda x0, eps, alpha, sigma: alpha.reshape(-1, 1) * x0 + sigma.reshape(-1, 1) * eps,
+            "silent broadcasting: (B, 1) times (B, C, H, W) multiplies rows, not pictures, and raises no error if H is B.",
+            "the shapes of alpha and sigma: they need to be (B, 1, 1, 1).",
+            "the upper edge is clean and the lower edge noisy, in every picture alike.",
+        ),
+        Bug(
+            lambda x0, eps, alpha, sigma: _per_picture(sigma) * x0 + _per_picture(alpha) * eps,
+            "alpha and sigma swapped: alpha belongs to the picture.",
+            "which factor stands in front of x0.",
+            "at t = 0 there is only noise, and at t = 1 the clean picture.",
+        ),
+        Bug(
+            lambda x0, eps, alpha, sigma: _per_picture(alpha) * x0 + _per_picture(sigma) ** 2 * eps,
+            "a variance where a standard deviation belongs: sigma is squared.",
+            "the factor in front of eps.",
+            "the noise comes too late and is too weak in the middle of the way.",
+            "https://github.com/huggingface/diffusion-models-class/issues/18",
+        ),
+        Bug(
+            lambda x0, eps, alpha, sigma: _per_picture(alpha) ** 2 * x0 + _per_picture(sigma) * eps,
+            "alpha-bar where alpha belongs: alpha is squared.",
+            "the factor in front of x0. In this course alpha is the factor itself.",
+            "the pictures are too dim at every time.",
+            "https://github.com/ermongroup/ddim/issues/44",
+        ),
+        Bug(
+            lambda x0, eps, alpha, sigma: alpha[0] * x0 + sigma[0] * eps,
+            "one time for the whole batch: all pictures get that of the first.",
+            "how alpha and sigma are indexed.",
+            "all pictures of a batch are equally noisy.",
+            "https://github.com/Stability-AI/StableCascade/issues/142",
+        ),
+        Bug(
+            lambda x0, eps, alpha, sigma: x0 + _per_picture(sigma) * eps,
+            "noise added to a picture that is not shrunk: alpha is not used.",
+            "the factor in front of x0.",
+            "the picture never vanishes: at t = 1 it still shows through.",
+        ),
+    ),
+)

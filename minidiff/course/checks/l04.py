@@ -1,0 +1,192 @@
+"""Exercises of lesson 04, judging: what is measured picture by picture."""
+
+import torch
+from torch import Tensor, nn
+
+from minidiff.course.checks.exercise import Bug, Exercise, noise
+
+# Accuracy, digit by digit -------------------------------------------------------------------
+
+
+def accuracy_by_class(answers: Tensor, wanted: Tensor, classes: int) -> Tensor:
+    return torch.stack([(answers[wanted == d] == d).double().mean() for d in range(classes)])
+
+
+l04_accuracy = Exercise(
+    "accuracy_by_class",
+    accuracy_by_class,
+    lambda: [
+        (
+            "nine pictures of three classes",
+            (torch.tensor([0, 1, 0, 2, 1, 1, 2, 2, 0]), torch.tensor([0, 0, 0, 0, 1, 1, 1, 2, 2]), 3),
+        ),
+        ("five of two", (torch.tensor([1, 0, 1, 1, 1]), torch.tensor([0, 0, 1, 1, 0]), 2)),
+    ],
+    (
+        Bug(
+            lambda answers, wanted, classes: (answers == wanted).double().mean(),
+            "one share of all pictures; a share for each class was asked for.",
+            "the pictures you take the mean over: only those asked for as this class.",
+            "a model that fails at every eight and at nothing else looks nine tenths good.",
+        ),
+        Bug(
+            lambda answers, wanted, classes: torch.stack(
+                [(wanted[answers == d] == d).double().mean() for d in range(classes)]
+            ),
+            "the share of what was read as d that had been asked for as d.",
+            "the mask: it should go by what was wanted, not by what was read.",
+            "a class that is hardly ever drawn looks perfect, if those few are right.",
+            "https://github.com/NVlabs/splatnet/issues/17",
+        ),
+        Bug(
+            lambda answers, wanted, classes: torch.stack(
+                [((answers == d) & (wanted == d)).double().mean() for d in range(classes)]
+            ),
+            "hits divided by the number of all pictures, not by that of the class.",
+            "the divisor, which is how many were asked for as d.",
+            "no class gets above its own share of the data, and all look bad.",
+        ),
+        Bug(
+            lambda answers, wanted, classes: torch.stack(
+                [((answers == d) & (wanted == d)).double().sum() for d in range(classes)]
+            ),
+            "counts where shares were asked for.",
+            "the last operation: a mean instead of a sum.",
+            "frequent classes look better than rare ones.",
+        ),
+        Bug(
+            lambda answers, wanted, classes: torch.stack(
+                [((answers == d) == (wanted == d)).double().mean() for d in range(classes)]
+            ),
+            "agreement on 'is it a d or not' over all pictures: most are no d, and rightly not read as one.",
+            "the pictures you take the mean over.",
+            "every class is far above its accuracy, even one that is always misread.",
+            "https://github.com/elastic/elasticsearch/issues/53861",
+        ),
+        Bug(
+            lambda answers, wanted, classes: 1 - accuracy_by_class(answers, wanted, classes),
+            "the share of errors.",
+            "the comparison: count what agrees.",
+            "the best class looks worst.",
+        ),
+        Bug(
+            lambda answers, wanted, classes: torch.stack(
+                [(answers == d).sum() / (wanted == d).sum() for d in range(classes)]
+            ),
+            "how often d was read, over how often it was asked for: whether it was the same picture is not looked at.",
+            "the numerator: a hit is a picture that was asked for as d and read as d.",
+            "two classes that are always mistaken for each other look perfect.",
+        ),
+    ),
+)
+
+
+# Ask the judge properly ---------------------------------------------------------------------
+
+
+class _TinyJudge(nn.Module):
+    """Batch normalisation, three features, two classes; left in training mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.normalise = nn.BatchNorm2d(1, dtype=torch.float64)
+        self.squeeze = nn.Linear(4, 3, dtype=torch.float64)
+        self.classify = nn.Linear(3, 2, dtype=torch.float64)
+        with torch.no_grad():
+            self.normalise.running_mean.fill_(-0.3)
+            self.normalise.running_var.fill_(0.5)
+            for seed, layer in enumerate((self.squeeze, self.classify)):
+                layer.weight.copy_(noise(*layer.weight.shape, seed=10 + seed))
+                layer.bias.copy_(noise(*layer.bias.shape, seed=20 + seed))
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.squeeze(self.normalise(x.double()).flatten(1)).relu()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classify(self.features(x))
+
+
+def features_of(judge: nn.Module, pictures: Tensor, size: int, *, train=False, shown=lambda x: x * 2 - 1, ask=None):
+    """The right way, with places in which to plant a mistake."""
+    judge.train(train)
+    with torch.no_grad():
+        return torch.cat([(ask or judge.features)(shown(part)) for part in pictures.split(size)])
+
+
+def _asked(**mistake):
+    return lambda judge, pictures, size: features_of(judge, pictures, size, **mistake)
+
+
+l04_features = Exercise(
+    "features_of",
+    lambda judge, pictures, size: features_of(judge, pictures, size),
+    lambda: [
+        ("five pictures, two at a time", (_TinyJudge(), noise(5, 1, 2, 2, seed=4).sigmoid(), 2)),
+        ("four pictures, all at a time", (_TinyJudge(), noise(4, 1, 2, 2, seed=5).sigmoid(), 4)),
+    ],
+    (
+        Bug(
+            _asked(train=True),
+            "a judge left in training mode: it normalises every picture by the batch it happens to be in.",
+            "the line before the first question: `judge.eval()`.",
+            "little with large mixed batches; but features, and the distance, change when you sort or cut the set differently.",
+            "https://github.com/sangwoomo/FreezeD/issues/3",
+        ),
+        Bug(
+            _asked(shown=lambda x: x),
+            "pictures from 0 to 1 for a judge that was trained on -1 to 1.",
+            "what goes into `features`: twice the picture, less one.",
+            "gray paper; accuracy falls to guessing, and the distance is hundreds of times the floor.",
+            "https://github.com/sbarratt/inception-score-pytorch/issues/7",
+        ),
+        Bug(
+            _asked(shown=lambda x: x * 2),
+            "pictures stretched but not moved: they run from 0 to 2.",
+            "what goes into `features`: 0.5 should become 0.",
+            "as with the range from 0 to 1, and brighter.",
+        ),
+        Bug(
+            _asked(shown=lambda x: x - 0.5),
+            "pictures from -0.5 to 0.5: centred, but half as large as they should be.",
+            "what goes into `features`: 1 should stay 1.",
+            "gray paper and gray ink; accuracy falls, and the distance grows far above the floor.",
+            "https://github.com/IBM/BAGAN/issues/9",
+        ),
+        Bug(
+            _asked(shown=lambda x: 1 - x * 2),
+            "negatives: black and white are swapped.",
+            "the sign of what goes into `features`.",
+            "ink on paper where the judge knows paper on ink; accuracy is close to guessing.",
+        ),
+        Bug(
+            lambda judge, pictures, size: judge.eval()(pictures * 2 - 1),
+            "the judge's answers, one number a class, instead of its features.",
+            "what you call: `judge.features(x)`, not `judge(x)`.",
+            "a distance between ten answers: whatever does not change the reading goes unnoticed.",
+            "https://github.com/pytorch/ignite/issues/3221",
+        ),
+        Bug(
+            lambda judge, pictures, size: torch.cat(
+                [judge.eval().features(p * 2 - 1) for p in pictures.split(size) if len(p) == size]
+            ),
+            "a last part that was thrown away because it is not full, as with drop_last=True.",
+            "the number of rows: one for each picture.",
+            "nothing, until two sets are compared that lost differently many.",
+            "https://github.com/bioinf-jku/TTUR/pull/20",
+        ),
+        Bug(
+            lambda judge, pictures, size: torch.stack(
+                [judge.eval().features(p * 2 - 1).mean(0) for p in pictures.split(size)]
+            ),
+            "one row a batch: the mean of its features.",
+            "any mean that you take: the spread between pictures is half of what is compared later.",
+            "a covariance that is far too small, and a distance that depends on the size of the batch.",
+        ),
+        Bug(
+            lambda judge, pictures, size: judge.eval().features(pictures[:size] * 2 - 1),
+            "only the first part of the pictures.",
+            "the loop: every part, and all of them joined.",
+            "a distance that is too large, since it was taken of too few pictures.",
+        ),
+    ),
+)

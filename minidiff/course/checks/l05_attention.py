@@ -1,0 +1,158 @@
+"""Exercises of lesson 05, the UNet: attention."""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from minidiff.course.checks.exercise import Bug, Exercise, noise
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    q, k, v = (_split(z, heads) for z in (q, k, v))
+    return _join((_scores(q, k) / q.shape[-1] ** 0.5).softmax(-1) @ v)
+
+
+def _split(z: Tensor, heads: int) -> Tensor:
+    return z.unflatten(2, (heads, -1)).transpose(1, 2)  # (B, heads, N, d)
+
+
+def _join(z: Tensor) -> Tensor:
+    return z.transpose(1, 2).flatten(2)  # (B, N, C)
+
+
+def _scores(q: Tensor, k: Tensor) -> Tensor:
+    return q @ k.transpose(-1, -2)  # (B, heads, N, L)
+
+
+def _scaled(power: Callable[[int, int], float]) -> Callable[..., Tensor]:
+    """Attention with scores times power(d, heads)."""
+
+    def wrong(q, k, v, heads):
+        q, k, v = (_split(z, heads) for z in (q, k, v))
+        return _join((_scores(q, k) * power(q.shape[-1], heads)).softmax(-1) @ v)
+
+    return wrong
+
+
+def _along(axis: int) -> Callable[..., Tensor]:
+    """Attention with its softmax along another axis."""
+
+    def wrong(q, k, v, heads):
+        q, k, v = (_split(z, heads) for z in (q, k, v))
+        return _join((_scores(q, k) / q.shape[-1] ** 0.5).softmax(axis) @ v)
+
+    return wrong
+
+
+def _plain_reshape(q, k, v, heads):
+    q, k, v = (z.reshape(z.shape[0], heads, z.shape[1], -1) for z in (q, k, v))
+    out = (_scores(q, k) / q.shape[-1] ** 0.5).softmax(-1) @ v
+    return out.reshape(out.shape[0], out.shape[2], -1)
+
+
+def _joined_untransposed(q, k, v, heads):
+    q, k, v = (_split(z, heads) for z in (q, k, v))
+    out = (_scores(q, k) / q.shape[-1] ** 0.5).softmax(-1) @ v
+    return out.reshape(out.shape[0], out.shape[2], -1)
+
+
+def _every_other(q, k, v, heads):
+    q, k, v = (z.unflatten(2, (-1, heads)).permute(0, 3, 1, 2) for z in (q, k, v))
+    out = (_scores(q, k) / q.shape[-1] ** 0.5).softmax(-1) @ v
+    return out.permute(0, 2, 3, 1).flatten(2)
+
+
+def _no_softmax(q, k, v, heads):
+    q, k, v = (_split(z, heads) for z in (q, k, v))
+    return _join(_scores(q, k) / q.shape[-1] ** 0.5 @ v)
+
+
+def _attention_cases():
+    return [
+        ("3 tokens ask 5, 4 channels, 2 heads", (1.5 * noise(2, 3, 4), 1.5 * noise(2, 5, 4, seed=1), noise(2, 5, 4, seed=2), 2)),
+        ("2 tokens ask 2, 6 channels, 3 heads", (2 * noise(1, 2, 6, seed=3), noise(1, 2, 6, seed=4), noise(1, 2, 6, seed=5), 3)),
+    ]  # fmt: skip
+
+
+l05_attention = Exercise(
+    "attention",
+    attention,
+    _attention_cases,
+    (
+        Bug(
+            _scaled(lambda d, heads: 1 / d),
+            "scores divided by d where its root belongs.",
+            "the scale: 1 / sqrt(d).",
+            "in the shipped model, nothing you would see: attention is a little too even.",
+            "https://github.com/delzac/cntkx/issues/10",
+        ),
+        Bug(
+            _scaled(lambda d, heads: 1.0),
+            "scores that are not scaled.",
+            "the scale: a sum of d products has a spread of sqrt(d), so divide by that.",
+            "in the shipped model, little, in widths of 16; the wider a head, the more each pixel stares at a single one.",
+            "https://github.com/Project-MONAI/GenerativeModels/issues/146",
+        ),
+        Bug(
+            _scaled(lambda d, heads: (d * heads) ** -0.5),
+            "scores divided by the root of all channels.",
+            "the scale: d is the width of one head.",
+            "in the shipped model, nothing you would see: attention is a little too even.",
+            "https://github.com/lucidrains/vit-pytorch/issues/65",
+        ),
+        Bug(
+            lambda q, k, v, heads: attention(q, k, v, 1),
+            "a single head: all channels are compared at once.",
+            "where `heads` is used.",
+            "in the shipped model, little: each pixel then looks everywhere in one way, not in four.",
+            "https://github.com/kornia/kornia/issues/2186",
+        ),
+        Bug(
+            _along(-2),
+            "a softmax over those who ask: their shares should add up to 1 over those who answer.",
+            "the axis of the softmax: the last one, of the keys.",
+            "in the shipped model, clean digits, but wrong ones: it is attention that reads the prompt.",
+            "https://github.com/labmlai/annotated_deep_learning_paper_implementations/issues/282",
+        ),
+        Bug(
+            _along(1),
+            "a softmax over the heads.",
+            "the axis of the softmax: the last one, of the keys.",
+            "in the shipped model, a few faint lines: what a pixel gets grows with the number of keys.",
+            "https://github.com/CAMMA-public/rendezvous-in-time/issues/3",
+        ),
+        Bug(
+            _no_softmax,
+            "no softmax: the scores themselves are the weights.",
+            "what v is multiplied by: positive shares that add up to 1.",
+            "in the shipped model, white blots: nothing keeps what a pixel gets within bounds.",
+        ),
+        Bug(
+            lambda q, k, v, heads: attention(q, v, k, heads),
+            "k and v swapped.",
+            "what is compared with q, the keys, and what is brought home, the values.",
+            "nothing in a network trained so; in the shipped model, clean digits, but wrong ones: attention reads the prompt.",
+            "https://github.com/jsbaan/transformer-from-scratch/issues/1",
+        ),
+        Bug(
+            _plain_reshape,
+            "a reshape alone: it cuts the tokens and not the channels into heads.",
+            "how (B, N, C) becomes (B, heads, N, d): split the last axis, then move heads to the front.",
+            "in the shipped model, clean digits, half of them wrong ones. No shape is wrong, so nothing warns you.",
+            "https://github.com/reczoo/FuxiCTR/issues/30",
+        ),
+        Bug(
+            _joined_untransposed,
+            "heads joined by a reshape alone: tokens and heads get mixed.",
+            "the way back from (B, heads, N, d): heads must stand beside d again before the two are joined.",
+            "in the shipped model, clean digits, half of them wrong ones. No shape is wrong, so nothing warns you.",
+            "https://github.com/jsbaan/transformer-from-scratch/pull/6",
+        ),
+        Bug(
+            _every_other,
+            "heads made of every other channel: the channels of a head lie side by side.",
+            "the split of the last axis: (heads, d), in this order.",
+            "nothing in a network trained so, and hardly anything in the shipped model.",
+        ),
+    ),
+)

@@ -1,0 +1,143 @@
+"""Exercises of lesson 07, classifier guidance: log p, and its gradient."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from minidiff.course.checks.exercise import Bug, Exercise, noise
+
+# What a classifier says about the wanted class ----------------------------------------------
+
+
+def log_p(logits: Tensor, labels: Tensor) -> Tensor:
+    return F.log_softmax(logits, dim=1)[torch.arange(len(labels)), labels]
+
+
+l07_log_p = Exercise(
+    "log_p",
+    log_p,
+    lambda: [
+        ("three pictures, four classes", (2 * noise(3, 4), torch.tensor([2, 0, 3]))),
+        ("four pictures, three classes", (2 * noise(4, 3, seed=1), torch.tensor([1, 1, 0, 2]))),
+    ],
+    (
+        Bug(
+            lambda logits, labels: log_p(logits, labels).exp(),
+            "p, not log p.",
+            "what the sum of Bayes' rule is made of: logarithms, since a product of probabilities became a sum.",
+            "a gradient that dies where it is needed most: where the class is still unlikely, p is flat at 0.",
+        ),
+        Bug(
+            lambda logits, labels: F.log_softmax(logits, dim=0)[torch.arange(len(labels)), labels],
+            "a softmax over the batch: the pictures compete with each other, not the classes.",
+            "`dim`: the probabilities of one picture, a row, should add up to 1.",
+            "pictures that change with what else is in the batch; alone in a batch, none is guided at all.",
+            "https://github.com/fxia22/pointnet.pytorch/issues/27",
+        ),
+        Bug(
+            lambda logits, labels: logits[torch.arange(len(labels)), labels],
+            "the logit itself, without the softmax.",
+            "what makes log-probabilities of logits: they are only known up to a constant of each picture.",
+            "a gradient that makes this class likelier without making the others less so.",
+        ),
+        Bug(
+            lambda logits, labels: -log_p(logits, labels),
+            "a loss: minus log p, which is made small in training.",
+            "the sign. Guidance climbs; PyTorch's cross-entropy is for going down.",
+            "digits of every class but the one that you asked for.",
+        ),
+        Bug(
+            lambda logits, labels: log_p(logits.softmax(1), labels),
+            "two softmaxes: probabilities handed to a function that expects logits.",
+            "what `log_softmax` or `cross_entropy` is given: logits as they are.",
+            "guidance that is weak, and weakest where it should pull hardest.",
+            "https://github.com/vahidk/EffectiveTensorflow/issues/9",
+        ),
+        Bug(
+            lambda logits, labels: log_p(logits, labels.roll(1)),
+            "labels that have moved on by one picture: each is asked for its neighbour's class.",
+            "how rows and labels are paired.",
+            "good digits in the wrong places; the accuracy is no better than chance.",
+        ),
+        Bug(
+            lambda logits, labels: F.log_softmax(logits, dim=1)[:, labels],
+            "every picture asked for every label, (B, B): a slice in front of the labels does not pair them with the rows.",
+            "the first index: it should be the row's own number, not a colon.",
+            "all pictures pulled toward a mixture of all the classes of the batch.",
+        ),
+    ),
+)
+
+
+# Its gradient -------------------------------------------------------------------------------
+
+
+def gradient(log_p: Callable, x: Tensor) -> Tensor:
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        return torch.autograd.grad(log_p(x).sum(), x)[0]
+
+
+def _scored(weights: Tensor) -> Callable[[Tensor], Tensor]:
+    """A log p (B,) of pictures, each by itself."""
+    return lambda x: F.logsigmoid((weights.to(x) * x).flatten(1).sum(1) - 0.3 * x.flatten(1).square().sum(1))
+
+
+def _of_the_first(log_p: Callable, x: Tensor) -> Tensor:
+    return gradient(lambda z: log_p(z)[:1], x)
+
+
+def _of_length_1(log_p: Callable, x: Tensor) -> Tensor:
+    found = gradient(log_p, x)
+    return found / found.flatten(1).norm(dim=1).reshape(-1, *[1] * (x.ndim - 1))
+
+
+l07_gradient = Exercise(
+    "gradient",
+    gradient,
+    lambda: [
+        ("three pictures of 2x2", (_scored(noise(1, 2, 2, seed=5)), noise(3, 1, 2, 2))),
+        ("two pictures of 3x2", (_scored(noise(1, 3, 2, seed=6)), noise(2, 1, 3, 2, seed=1))),
+    ],
+    (
+        Bug(
+            lambda log_p, x: gradient(lambda z: log_p(z) / len(z), x),
+            "the mean over the batch where the sum belongs: every gradient is divided by the number of pictures.",
+            "what is made of the B numbers before the gradient is asked for. Pictures do not touch each other's log p, so a sum keeps them apart.",
+            "guidance that gets weaker the more pictures you draw at once.",
+            "https://github.com/openai/guided-diffusion/issues/51",
+        ),
+        Bug(
+            _of_the_first,
+            "the gradient of the first picture's log p alone: for all others it is zero.",
+            "what is made of the B numbers before the gradient is asked for.",
+            "one guided picture in every batch, the others as if nothing had been asked.",
+        ),
+        Bug(
+            lambda log_p, x: gradient(lambda z: log_p(z).exp(), x),
+            "the gradient of p, which is p times that of log p.",
+            "what `log_p` returns: it is a logarithm already, and should stay one.",
+            "no pull at the start of the walk, where every class has a small p.",
+        ),
+        Bug(
+            lambda log_p, x: -gradient(log_p, x),
+            "the gradient of a loss, downhill.",
+            "the sign: log p is to become larger.",
+            "digits of every class but the one that you asked for.",
+        ),
+        Bug(
+            _of_length_1,
+            "a gradient brought to length 1.",
+            "the length: it says how much there is still to be done, and goes to zero once the classifier is sure.",
+            "pictures that are pushed on long after they show what was asked for.",
+        ),
+        Bug(
+            lambda log_p, x: gradient(log_p, x).sum(0, keepdim=True).expand(x.shape),
+            "one gradient for all: those of the pictures were added up.",
+            "the shape before you return: each picture has a gradient of its own.",
+            "the same faint shape in every picture of the batch.",
+        ),
+    ),
+)

@@ -1,0 +1,213 @@
+"""Exercises of lesson 07, classifier guidance: what becomes of the belief."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from minidiff.course.checks.exercise import Bug, Exercise, noise
+from minidiff.course.checks.l07 import gradient
+
+# The belief, moved --------------------------------------------------------------------------
+
+
+def _per_picture(value: Tensor) -> Tensor:
+    return value.reshape(-1, 1, 1, 1)
+
+
+def move(x0_hat: Tensor, gradient: Tensor, alpha: Tensor, sigma: Tensor, w: float) -> Tensor:
+    return x0_hat + w * _per_picture(sigma**2 / alpha) * gradient
+
+
+def _move_cases():
+    t = torch.tensor([0.3, 0.6, 0.9], dtype=torch.float64)
+    angle = torch.pi / 2 * t[:2]
+    return [
+        ("three times on the flow schedule, w = 2", (noise(3, 1, 3, 3), noise(3, 1, 3, 3, seed=1), 1 - t, t, 2.0)),
+        ("two on the cosine schedule, w = 0.5",
+         (noise(2, 1, 2, 2), noise(2, 1, 2, 2, seed=1), angle.cos(), angle.sin(), 0.5)),
+    ]  # fmt: skip
+
+
+l07_move = Exercise(
+    "move",
+    move,
+    _move_cases,
+    (
+        Bug(
+            lambda x0_hat, gradient, alpha, sigma, w: x0_hat + w * gradient,
+            "the gradient added as it is: the factor from a score to a picture was forgotten.",
+            "what stands in front of the score when you solve its equation for the picture.",
+            "guidance of the same strength at all times: too weak in noise, where the class is decided, and too strong at the end.",
+        ),
+        Bug(
+            lambda x0_hat, gradient, alpha, sigma, w: x0_hat + w * _per_picture(sigma**2) * gradient,
+            "a division by alpha that was forgotten. It is right only where alpha is 1, as in EDM's schedule.",
+            "the picture in x: it is alpha times x0.",
+            "guidance that is too weak at the beginning, where alpha is small and the class is decided.",
+        ),
+        Bug(
+            lambda x0_hat, gradient, alpha, sigma, w: x0_hat + w * _per_picture((sigma / alpha) ** 2) * gradient,
+            "alpha squared: only sigma is.",
+            "the factor: one alpha, from the picture in x; two sigmas, from the variance of the noise.",
+            "guidance that is far too strong at the beginning: bright blots before there is a digit.",
+        ),
+        Bug(
+            lambda x0_hat, gradient, alpha, sigma, w: x0_hat + w * _per_picture(sigma / alpha) * gradient,
+            "sigma where its square belongs.",
+            "the denominator of the score: a variance.",
+            "guidance that goes on too strongly near the end, where there is hardly any noise left: speckles.",
+            "https://github.com/zhanyisun/lpb/issues/2",
+        ),
+        Bug(
+            lambda x0_hat, gradient, alpha, sigma, w: x0_hat + w * _per_picture(sigma**2 * alpha) * gradient,
+            "a multiplication by alpha where you should divide.",
+            "the factor in front of the gradient.",
+            "almost nothing: in noise, where it matters, alpha is near 0.",
+        ),
+        Bug(
+            lambda x0_hat, gradient, alpha, sigma, w: move(x0_hat, gradient, alpha, sigma, -w),
+            "a step down, away from the class.",
+            "the sign in front of the gradient. It is minus only for a network that predicts noise.",
+            "digits of every class but the one that you asked for.",
+        ),
+        Bug(
+            lambda x0_hat, gradient, alpha, sigma, w: move(x0_hat, gradient, alpha, sigma, 1 + w),
+            "1 + w in place of w: another convention for the scale.",
+            "what w = 0 should give: the belief as it was.",
+            "pictures that show the class though the scale is 0.",
+        ),
+        Bug(
+            lambda x0_hat, gradient, alpha, sigma, w: move(x0_hat, gradient, alpha, sigma, w**2),
+            "a scale that was multiplied in twice.",
+            "how often `w` occurs.",
+            "a dial that does too much above 1 and too little below.",
+        ),
+        Bug(
+            lambda x0_hat, gradient, alpha, sigma, w: x0_hat + w * sigma**2 / alpha * gradient,
+            "silent broadcasting: (B,) times (B, C, H, W) multiplies columns, not pictures, and raises no error if W is B.",
+            "the shape of the factor: it needs to be (B, 1, 1, 1).",
+            "pictures that are guided at one edge and not at the other.",
+        ),
+    ),
+)
+
+
+# All of it ----------------------------------------------------------------------------------
+
+
+def _pull(classify: Callable, x: Tensor, t: float, labels: Tensor) -> Tensor:
+    """The gradient of log p(labels | x), as the classifier sees it."""
+    return gradient(lambda z: -F.cross_entropy(classify(z, t), labels, reduction="none"), x)
+
+
+def belief(
+    denoise: Callable, classify: Callable, x: Tensor, t: float, labels: Tensor, alpha: float, sigma: float, w: float
+) -> Tensor:
+    return denoise(x, t) + w * sigma**2 / alpha * _pull(classify, x, t, labels)
+
+
+def _pulled(pull: Callable) -> Callable:
+    """The belief, moved along another gradient: pull(denoise, classify, x, t, labels)."""
+
+    def wrong(denoise, classify, x, t, labels, alpha, sigma, w):
+        return denoise(x, t) + w * sigma**2 / alpha * pull(denoise, classify, x, t, labels)
+
+    return wrong
+
+
+def _over_the_batch(denoise, classify, x, t, labels):
+    rows = torch.arange(len(labels))
+    return gradient(lambda z: F.log_softmax(classify(z, t), dim=0)[rows, labels], x)
+
+
+def _denoised_after(denoise, classify, x, t, labels, alpha, sigma, w):
+    return denoise(belief(lambda z, t: z, classify, x, t, labels, alpha, sigma, w), t)
+
+
+def _belief_cases():
+    """A denoiser and a classifier that are a few fixed numbers, both of which look at the time."""
+    weights, spread = noise(3, 4, seed=7), noise(4, 4, seed=8)
+
+    def classify(x, t):
+        return torch.tanh(x.flatten(1) @ weights.to(x).T * (1.5 - t)) * (2 + t)
+
+    def denoise(x, t):
+        return torch.tanh((x.flatten(1) @ spread.to(x)).reshape(x.shape) / (1 + t))
+
+    def case(t, count, w):
+        labels = torch.arange(count) % 3
+        return denoise, classify, noise(count, 1, 2, 2, seed=count), t, labels, 1 - t, t, w
+
+    return [("t = 0.5, w = 1", case(0.5, 3, 1.0)), ("t = 0.8, w = 3", case(0.8, 2, 3.0))]
+
+
+l07_belief = Exercise(
+    "belief",
+    belief,
+    _belief_cases,
+    (
+        Bug(
+            _pulled(lambda denoise, classify, x, t, labels: _pull(classify, denoise(x, t), t, labels)),
+            "a gradient at x0_hat: the classifier was shown the belief, and asked how to change that.",
+            "what the classifier is shown, and what `autograd.grad` is asked about: both should be x.",
+            "a classifier of noisy pictures that is shown blurred clean ones: its advice is of no use.",
+            "https://github.com/YWolfeee/Training-Free-Guidance/issues/5",
+        ),
+        Bug(
+            _pulled(
+                lambda denoise, classify, x, t, labels: _pull(lambda z, t: classify(denoise(z, t), t), x, t, labels)
+            ),
+            "a classifier that is shown x0_hat, with the gradient taken through the denoiser: that is the approximation called DPS.",
+            "what the classifier is shown. This one knows noise, so show it x itself; then nothing is approximated.",
+            "a walk that costs twice as much, and a classifier that is shown what it was not trained on.",
+        ),
+        Bug(
+            _pulled(lambda denoise, classify, x, t, labels: _pull(classify, x, 0.0, labels)),
+            "a classifier that is told t = 0: that x is clean.",
+            "the time you hand to `classify`.",
+            "a classifier that takes noise for ink, and pulls at every speck.",
+            "https://github.com/openai/guided-diffusion/issues/51",
+        ),
+        Bug(
+            _pulled(lambda denoise, classify, x, t, labels: _pull(classify, x, t, labels.roll(1))),
+            "labels that have moved on by one picture.",
+            "how pictures and labels are paired.",
+            "good digits in the wrong places.",
+        ),
+        Bug(
+            _pulled(lambda denoise, classify, x, t, labels: _pull(classify, x, t, labels) / len(x)),
+            "the mean over the batch where the sum belongs.",
+            "what is made of the B numbers before the gradient is asked for. With PyTorch's cross-entropy, the mean is what you get unless you say otherwise.",
+            "guidance that gets weaker the more pictures you draw at once.",
+        ),
+        Bug(
+            _pulled(_over_the_batch),
+            "a softmax over the batch: the pictures compete with each other, not the classes.",
+            "`dim`: the probabilities of one picture, a row, should add up to 1.",
+            "pictures that change with what else is in the batch.",
+            "https://github.com/fxia22/pointnet.pytorch/issues/27",
+        ),
+        Bug(
+            _pulled(lambda denoise, classify, x, t, labels: -_pull(classify, x, t, labels)),
+            "a step down, away from the class.",
+            "the sign. `cross_entropy` is minus log p.",
+            "digits of every class but the one that you asked for.",
+        ),
+        Bug(
+            lambda denoise, classify, x, t, labels, alpha, sigma, w: belief(
+                lambda z, t: z, classify, x, t, labels, alpha, sigma, w
+            ),
+            "x that was moved, not x0_hat: the denoiser is not asked.",
+            "what the pull is added to.",
+            "a sampler that believes in noise: the walk ends in a gray blur.",
+        ),
+        Bug(
+            _denoised_after,
+            "x that was moved first and denoised after.",
+            "the order: ask the denoiser about x as it is, then move its answer.",
+            "a denoiser that is shown noise of the wrong strength: it wipes some of the guidance away again.",
+        ),
+    ),
+)

@@ -1,0 +1,212 @@
+"""Exercises of lesson 08, CLIP: the matrix and its loss. The others are in l08_towers.py and l08_merges.py."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from minidiff.course.checks.exercise import Bug, Exercise, noise
+
+# The matrix: pictures against texts ---------------------------------------------------------
+
+
+def matrix(pictures: Tensor, texts: Tensor, log_scale: Tensor) -> Tensor:
+    return log_scale.exp() * _unit(pictures) @ _unit(texts).T
+
+
+def _unit(z: Tensor, **norm) -> Tensor:
+    return z / z.norm(**({"dim": 1, "keepdim": True} | norm))
+
+
+def _compared(pictures: Callable, texts: Callable, factor: Callable = torch.exp) -> Callable[..., Tensor]:
+    """The matrix from embeddings that were prepared, and a scale that was read, in another way."""
+    return lambda p, t, log_scale: factor(log_scale) * pictures(p) @ texts(t).T
+
+
+def _as_is(z: Tensor) -> Tensor:
+    return z
+
+
+def _matrix_cases():
+    return [
+        ("2 pictures and 3 texts, log_scale 0.5", (2 * noise(2, 4), noise(3, 4, seed=1), torch.tensor(0.5))),
+        ("3 pictures and 3 texts, log_scale 2", (noise(3, 5, seed=2), 3 * noise(3, 5, seed=3), torch.tensor(2.0))),
+    ]  # fmt: skip
+
+
+l08_matrix = Exercise(
+    "matrix",
+    matrix,
+    _matrix_cases,
+    (
+        Bug(
+            _compared(_as_is, _as_is),
+            "products of embeddings as long as they came: nothing was brought to length 1.",
+            "the step before the product: divide every row by its length.",
+            "a search that prefers what has a long embedding, whatever it shows.",
+            "https://github.com/monatis/clip.cpp/issues/116",
+        ),
+        Bug(
+            _compared(_unit, _as_is),
+            "pictures of length 1, and texts as long as they came.",
+            "the texts: they need the same division.",
+            "captions with long embeddings win more often than they should.",
+            "https://github.com/patrickjohncyh/fashion-clip/issues/31",
+        ),
+        Bug(
+            _compared(_as_is, _unit),
+            "texts of length 1, and pictures as long as they came.",
+            "the pictures: they need the same division.",
+            "nothing in a search by picture, but no number can be compared with that of another picture.",
+        ),
+        Bug(
+            _compared(lambda z: _unit(z, dim=0), lambda z: _unit(z, dim=0)),
+            "embeddings normalised over the wrong axis: over the batch, for each feature.",
+            "the `dim` of the norm: an embedding is a row, so its length runs over dim 1.",
+            "the match of a picture changes with the other pictures of its batch.",
+            "https://github.com/alireza-nasiri/SoundCLR/issues/4",
+        ),
+        Bug(
+            _compared(lambda z: z / z.norm(), lambda z: z / z.norm()),
+            "one length for the whole batch: the norm ran over all numbers.",
+            "the `dim` of the norm: every row has a length of its own, so it needs dim=1 and keepdim=True.",
+            "long rows win, and everything gets paler the larger the batch is.",
+        ),
+        Bug(
+            _compared(lambda z: _unit(z) ** 2 * z.sign(), lambda z: _unit(z) ** 2 * z.sign()),
+            "lengths without their root, or numbers that were squared.",
+            "the length: the root of the sum of squares. Then each number itself is divided, not its square.",
+            "similarities that are too small, and no row is exactly similar to itself.",
+        ),
+        Bug(
+            _compared(lambda z: z / z.square().sum(1, keepdim=True), lambda z: z / z.square().sum(1, keepdim=True)),
+            "rows divided by the square of their length.",
+            "the length: the root of the sum of squares.",
+            "what has a short embedding wins more often than it should.",
+        ),
+        Bug(
+            _compared(_unit, _unit, factor=lambda s: s),
+            "a scale that was not exponentiated.",
+            "the factor: what is learned is the logarithm, so the matrix is multiplied by exp(log_scale).",
+            "a matrix so pale that the softmax gives every caption nearly the same share.",
+            "https://github.com/BAAI-DCAI/M3D/issues/52",
+        ),
+        Bug(
+            _compared(_unit, _unit, factor=lambda s: (-s).exp()),
+            "a matrix divided by exp(log_scale) where it should be multiplied.",
+            "the sign in the exponent: the scale is 1 / temperature.",
+            "the more sure the network wants to be, the paler the matrix gets.",
+        ),
+        Bug(
+            _compared(_unit, _unit, factor=torch.ones_like),
+            "the cosines alone: the scale is missing.",
+            "log_scale: you have not used it.",
+            "a matrix so pale that even a perfect network can hardly bring the loss down.",
+        ),
+        Bug(
+            lambda pictures, texts, log_scale: matrix(texts, pictures, log_scale),
+            "a matrix with a row for each text: it is transposed.",
+            "the order of the product: rows are pictures, columns are texts.",
+            "nothing while training, for the loss is symmetric; in a search you get the pictures of a text for the texts of a picture.",
+        ),
+    ),
+)
+
+
+# The contrastive loss -----------------------------------------------------------------------
+
+
+def contrastive(logits: Tensor) -> Tensor:
+    return (_rows(logits) + _rows(logits.T)) / 2
+
+
+def _rows(logits: Tensor) -> Tensor:
+    """How surprising the right entry of each row is, on average."""
+    return -logits.log_softmax(1).diagonal().mean()
+
+
+def _contrastive_cases():
+    return [
+        ("a matrix of 2 x 2", (torch.tensor([[2.0, 0.0], [1.5, 1.0]]),)),
+        ("a matrix of 3 x 3", (noise(3, 3),)),
+        ("a matrix of 4 x 4", (2 * noise(4, 4, seed=1) + 3 * torch.eye(4),)),
+    ]
+
+
+l08_contrastive = Exercise(
+    "contrastive",
+    contrastive,
+    _contrastive_cases,
+    (
+        Bug(
+            _rows,
+            "a one-sided loss: every picture looks for its text, and no text for its picture.",
+            "the second half: the same loss along the other axis, and the mean of the two.",
+            "pictures find their captions; whether captions find their pictures has never been asked.",
+            "https://github.com/openai/CLIP/issues/83",
+        ),
+        Bug(
+            lambda logits: _rows(logits.T),
+            "a one-sided loss: every text looks for its picture, and no picture for its text.",
+            "the second half: the same loss along the other axis, and the mean of the two.",
+            "captions find their pictures; whether pictures find their captions has never been asked.",
+            "https://github.com/lucidrains/DALLE-pytorch/issues/32",
+        ),
+        Bug(
+            lambda logits: _rows(logits) + _rows(logits.T),
+            "the sum of both halves where their mean belongs.",
+            "the end: divide by 2.",
+            "nothing but a loss twice as large, and steps as if the learning rate were higher.",
+        ),
+        Bug(
+            lambda logits: len(logits) * contrastive(logits),
+            "a sum over the pairs where their mean belongs.",
+            "the end: a mean over the N pairs.",
+            "a loss that grows with the batch.",
+        ),
+        Bug(
+            lambda logits: -contrastive(logits),
+            "a sign: the loss is minus the logarithm.",
+            "the sign: a logarithm of a probability is negative, and a loss should shrink towards 0.",
+            "a matrix that is dark along its diagonal: training pushes apart what belongs together.",
+        ),
+        Bug(
+            lambda logits: -(logits.softmax(1).diagonal() + logits.softmax(0).diagonal()).mean() / 2,
+            "probabilities without their logarithm.",
+            "what you take the mean of: the logarithm of the right entry's share.",
+            "pairs that are quite wrong teach hardly anything, and these are most of the pairs at the beginning.",
+        ),
+        Bug(
+            lambda logits: (_rows(logits.softmax(1)) + _rows(logits.T.softmax(1))) / 2,
+            "a softmax inside a softmax: cross_entropy takes the logits themselves.",
+            "what you hand to cross_entropy, which has its own softmax.",
+            "a loss that cannot fall far, and a diagonal that stays pale.",
+            "https://github.com/gitabcworld/MatchingNetworks/issues/5",
+        ),
+        Bug(
+            lambda logits: -logits.flatten().log_softmax(0).reshape(logits.shape).diagonal().mean(),
+            "one softmax over the whole matrix.",
+            "the axis of the softmax: one question a row, and one a column.",
+            "a loss that never gets below the logarithm of N: the shares of N right answers add up to 1.",
+        ),
+        Bug(
+            lambda logits: -(logits.log_softmax(1).mean() + logits.log_softmax(0).mean()) / 2,
+            "a mean over all entries: every caption is taken for right.",
+            "which entries you keep: those on the diagonal.",
+            "a matrix that turns to one flat colour: all pairs are pulled together.",
+        ),
+        Bug(
+            lambda logits: -((logits.softmax(1) + logits.softmax(0)) / 2).diagonal().log().mean(),
+            "the logarithm of a mean of shares, where the mean of two logarithms belongs.",
+            "the order: logarithm first, mean of the halves afterwards.",
+            "nothing you would see at once: a pair that fails one way is forgiven if it succeeds the other way.",
+        ),
+        Bug(
+            lambda logits: F.binary_cross_entropy_with_logits(logits, torch.eye(len(logits)).to(logits)),
+            "yes or no for each pair by itself: a sigmoid and no softmax.",
+            "what an entry competes with: its row and its column.",
+            "it may train, but it is another loss, in which nearly every entry of the matrix is a no.",
+        ),
+    ),
+)

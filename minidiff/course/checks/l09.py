@@ -1,0 +1,209 @@
+"""Exercises of lesson 09, text to image: leave the words out, and ask with and without them. The others: l09_*.py."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from minidiff.course.checks.exercise import Bug, Exercise, noise
+
+# Condition dropout --------------------------------------------------------------------------
+
+
+def drop(context: Tensor, null: Tensor, u: Tensor, p: float) -> Tensor:
+    return torch.where((u < p)[:, None, None], null, context)
+
+
+def _drop_cases():
+    # as many pictures as tokens as channels: what is lined up with the wrong axis is not stopped by an error
+    return [
+        ("p = 0.4, 3 pictures", (noise(3, 3, 3), noise(3, 3, seed=1), torch.tensor([0.71, 0.25, 0.93]).double(), 0.4)),
+        (
+            "p = 0.3, 4 pictures",
+            (noise(4, 4, 4, seed=2), noise(4, 4, seed=3), torch.tensor([0.11, 0.64, 0.52, 0.08]).double(), 0.3),
+        ),
+    ]
+
+
+l09_drop = Exercise(
+    "drop",
+    drop,
+    _drop_cases,
+    (
+        Bug(
+            lambda context, null, u, p: torch.where((u < p)[:, None, None], context, null),
+            "the mask the other way round: the few keep their text, the many lose it.",
+            "the order of what you choose between: null where u is below p.",
+            "the prompt is followed late and badly: most of the training was without words.",
+            "https://github.com/FutureXiang/Diffusion/issues/2",
+        ),
+        Bug(
+            lambda context, null, u, p: torch.where(u[:1, None, None] < p, null, context),
+            "one coin for the whole batch: all of its pictures lose their text, or none.",
+            "how many of the numbers in u you look at: one decision a picture.",
+            "nothing at once; training is rougher, as a whole step now and then teaches only one of the two questions.",
+            "https://github.com/runwayml/stable-diffusion/issues/8",
+        ),
+        Bug(
+            lambda context, null, u, p: context * (u >= p)[:, None, None],
+            "zeros in the place of the null context.",
+            "what stands where the text was: `null`. When it draws, the network is asked with that.",
+            "a null question that no training has answered, and so a difference that points nowhere in particular.",
+            "https://github.com/lucidrains/denoising-diffusion-pytorch/issues/184",
+        ),
+        Bug(
+            lambda context, null, u, p: torch.where((u < p)[:, None], null, context),
+            "a mask along the tokens: every picture loses the same tokens of its text.",
+            "the shape of the mask: (B, 1, 1) meets (B, L, D) at the pictures.",
+            "words that are never learned in their places, and no null question.",
+            "https://github.com/lucidrains/DALLE2-pytorch/issues/47",
+        ),
+        Bug(
+            lambda context, null, u, p: torch.where(u < p, null, context),
+            "a mask along the channels: every token of every picture loses the same channels.",
+            "the shape of the mask: (B, 1, 1) meets (B, L, D) at the pictures.",
+            "a null question that is never learned, since no text is ever left out as a whole.",
+        ),
+        Bug(
+            lambda context, null, u, p: drop(context, null, u, p) / (1 - p),
+            "the dropout of neurons, which makes louder what is kept.",
+            "what happens to the texts that stay: nothing.",
+            "a text that sounds louder in training than when it draws.",
+        ),
+        Bug(
+            lambda context, null, u, p: (1 - p) * context + p * null,
+            "a mixture of text and null in every picture: the mean of what is meant.",
+            "how the two are combined: a picture has either the one or the other.",
+            "a network that knows neither question; at every scale the same compromise.",
+        ),
+        Bug(
+            lambda context, null, u, p: torch.where((torch.arange(len(u)) < p * len(u))[:, None, None], null, context),
+            "the first pictures of the batch dropped, always the same places.",
+            "what decides: the picture's own u.",
+            "nothing, while the batches are shuffled; if they come in an order, some captions are never read.",
+        ),
+    ),
+)
+
+
+# Guidance -----------------------------------------------------------------------------------
+
+
+def guided(net: Callable, x: Tensor, t: Tensor, text: Tensor, null: Tensor, w: float) -> Tensor:
+    out_null, out_text = _ask(net, x, t, text, null)
+    return out_null + w * (out_text - out_null)
+
+
+def _ask(net: Callable, x: Tensor, t: Tensor, text: Tensor, null: Tensor) -> tuple[Tensor, Tensor]:
+    """Both questions in one batch: the answers without and with the text."""
+    return net(torch.cat([x, x]), torch.cat([t, t]), torch.cat([null, text])).chunk(2)
+
+
+def _combined(how: Callable[[Tensor, Tensor, float], Tensor]) -> Callable:
+    """Both questions asked as they should be, and the answers (null, text) combined in another way."""
+    return lambda net, x, t, text, null, w: how(*_ask(net, x, t, text, null), w)
+
+
+def _in_turns(net, x, t, text, null, w):
+    both = torch.stack([null, text], dim=1).flatten(0, 1)  # null, text, null, text ...
+    out_null, out_text = net(torch.cat([x, x]), torch.cat([t, t]), both).chunk(2)
+    return out_null + w * (out_text - out_null)
+
+
+def _net(x, t, context):
+    """Stands for a network: what it answers to a picture depends on that picture, its time and its tokens alone."""
+    said = context.mean(1)  # (B, D)
+    shape = (-1,) + (1,) * (x.ndim - 1)
+    return x * (1 + said[:, 0].reshape(shape)) + (t + said[:, 1] * context[:, 0, 0]).reshape(shape) + 0.3 * x**2
+
+
+def _guided_cases():
+    return [
+        (
+            "w = 3, 2 pictures",
+            (_net, noise(2, 1, 2, 2), torch.tensor([0.3, 0.8]).double(), noise(2, 2, 3, seed=1), noise(2, 2, 3, seed=2), 3.0),
+        ),
+        (
+            "w = 0.5, 4 pictures",
+            (_net, noise(4, 2, 2, 2, seed=3), torch.tensor([0.9, 0.6, 0.4, 0.1]).double(), noise(4, 3, 2, seed=4), noise(4, 3, 2, seed=5), 0.5),
+        ),
+    ]  # fmt: skip
+
+
+l09_guided = Exercise(
+    "guided",
+    guided,
+    _guided_cases,
+    (
+        Bug(
+            _combined(lambda null, text, w: (1 + w) * text - w * null),
+            "the paper's convention, in which w = 0 is already conditional; here w = 1 is.",
+            "the formula: the walk from one answer to the other begins at the one without text.",
+            "nothing you would see at large scales; at w = 0 the prompt is followed, where it should be ignored.",
+            "https://github.com/huggingface/diffusers/issues/5882",
+        ),
+        Bug(
+            _combined(lambda null, text, w: text + w * (null - text)),
+            "the halves taken for each other: what you call the answer without text is the one with it.",
+            "the order of the two after `chunk`: the same as in your `cat`.",
+            "in the digit model at w = 3, clean digits, all of them wrong ones; at w = 0 exactly what the prompt says.",
+            "https://github.com/huggingface/diffusers/pull/667",
+        ),
+        Bug(
+            _combined(lambda null, text, w: null + w * (null - text)),
+            "the difference the wrong way round: it points away from the text.",
+            "the sign: toward the text is the answer with it minus the one without.",
+            "in the digit model at w = 3, clean digits, all of them wrong ones.",
+        ),
+        Bug(
+            _combined(lambda null, text, w: w * (text - null)),
+            "the difference alone, without the answer it starts from.",
+            "what the difference is added to: the answer without text.",
+            "in the digit model, nothing but noise to the end.",
+        ),
+        Bug(
+            _combined(lambda null, text, w: null + w * text),
+            "all of the second answer added; only what the text changes is to be amplified.",
+            "what w is multiplied with: the difference of the two answers.",
+            "in the digit model, thin and hard strokes: most numbers end far outside the range of pixels.",
+        ),
+        Bug(
+            _combined(lambda null, text, w: null + w * w * (text - null)),
+            "guidance applied twice: the difference has been multiplied by w two times.",
+            "whether the answer that you amplify is amplified already.",
+            "scale 3 that looks like scale 9, with bolder strokes; and below 1, less of the prompt than asked for.",
+        ),
+        Bug(
+            _combined(lambda null, text, w: text),
+            "the answer with the text alone: w does nothing.",
+            "where w comes in.",
+            "the same picture at every scale.",
+            "https://github.com/ZitengWangNYU/Scale-RAE/issues/7",
+        ),
+        Bug(
+            _combined(lambda null, text, w: null.clamp(-1, 1) + w * (text.clamp(-1, 1) - null.clamp(-1, 1))),
+            "both answers clipped before they are compared, which cuts their difference.",
+            "the clamp: what a network answers may leave [-1, 1], and the difference is to be that of the answers.",
+            "in the digit model, which answers a velocity, grain that never goes away.",
+        ),
+        Bug(
+            _combined(lambda null, text, w: (null + w * (text - null)).clamp(-1, 1)),
+            "the result clipped to the range of pictures; what the network answers need not be a picture.",
+            "the clamp at the end: leave it out.",
+            "in the digit model, which answers a velocity, grain that never goes away.",
+        ),
+        Bug(
+            _in_turns,
+            "tokens in turns, null, text, null, text, beside pictures that come one batch after the other.",
+            "the order of the three batches: what stands in row k of one must belong to row k of the others.",
+            "in the digit model, clean digits, nearly all of them wrong ones; with a single picture nothing.",
+            "https://github.com/threestudio-project/threestudio/pull/161",
+        ),
+        Bug(
+            lambda net, x, t, text, null, w: guided(net, x, t, text, null[:1].expand_as(null), w),
+            "one null context for all: that of the first picture.",
+            "which null goes with which picture: row k with row k. In this exercise they differ.",
+            "nothing, while there is a single null; with a negative prompt for each picture, all get the first one's.",
+        ),
+    ),
+)

@@ -1,0 +1,121 @@
+"""Exercise of lesson 09, text to image: which word looks where."""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from minidiff.course.checks.exercise import Bug, Exercise, noise
+
+
+def maps(q: Tensor, k: Tensor, height: int) -> Tensor:
+    return _maps(q, k, height)
+
+
+def _maps(q: Tensor, k: Tensor, height: int, *, axis: int = -1, power: Callable = lambda heads, d: d**-0.5) -> Tensor:
+    """(heads, N, d), (heads, L, d) -> (L, height, width)."""
+    return _pictures((_scores(q, k, power)).softmax(axis).mean(0), height)
+
+
+def _scores(q: Tensor, k: Tensor, power: Callable = lambda heads, d: d**-0.5) -> Tensor:
+    return q @ k.mT * power(len(q), q.shape[-1])  # (heads, N, L)
+
+
+def _pictures(shares: Tensor, height: int) -> Tensor:
+    return shares.T.unflatten(1, (height, -1))  # (N, L) -> (L, height, width)
+
+
+def _changed(**parts) -> Callable:
+    return lambda q, k, height: _maps(q, k, height, **parts)
+
+
+def _normalised(q, k, height):
+    out = maps(q, k, height)
+    return out / out.sum((1, 2), keepdim=True)
+
+
+l09_maps = Exercise(
+    "maps",
+    maps,
+    lambda: [
+        ("2 heads, 2x3 pixels, 4 words", (1.5 * noise(2, 6, 3), 1.5 * noise(2, 4, 3, seed=1), 2)),
+        ("3 heads, 4x2 pixels, 3 words", (1.5 * noise(3, 8, 2, seed=2), 1.5 * noise(3, 3, 2, seed=3), 4)),
+    ],
+    (
+        Bug(
+            _changed(axis=1),
+            "a softmax over the pixels: each word has one look to share out among them.",
+            "the axis of the softmax: a pixel shares itself out among the words, so the last one.",
+            "every word seems to count the same, however little it is listened to.",
+            "https://github.com/HLTCHKUST/VG-GPLMs/issues/7",
+        ),
+        Bug(
+            _changed(axis=0),
+            "a softmax over the heads.",
+            "the axis of the softmax: the last one, of the words.",
+            "the same gray in every map: the mean over heads of shares that add up to 1 over heads.",
+        ),
+        Bug(
+            _changed(power=lambda heads, d: 1.0),
+            "scores that are not divided by the root of d.",
+            "the scale: 1 / sqrt(d), as when the picture was drawn.",
+            "maps in hard black and white: not the attention that drew the picture.",
+        ),
+        Bug(
+            _changed(power=lambda heads, d: 1 / d),
+            "scores divided by d where its root belongs.",
+            "the scale: 1 / sqrt(d).",
+            "maps that are too pale: not the attention that drew the picture.",
+        ),
+        Bug(
+            _changed(power=lambda heads, d: (heads * d) ** -0.5),
+            "scores divided by the root of all channels.",
+            "the scale: d is the width of one head, the last axis of q.",
+            "maps that are too pale: not the attention that drew the picture.",
+            "https://github.com/garibida/cross-image-attention/issues/12",
+        ),
+        Bug(
+            lambda q, k, height: _pictures(_scores(q, k).mean(0).softmax(-1), height),
+            "a mean over the heads before the softmax.",
+            "the order: each head has shares of its own, and of these the mean is taken.",
+            "maps that are too pale: a head that stares is talked down by one that does not care.",
+        ),
+        Bug(
+            lambda q, k, height: _pictures(_scores(q, k).softmax(-1).sum(0), height),
+            "the sum over the heads.",
+            "how the heads are put together: the mean, so that a pixel's shares still add up to 1.",
+            "nothing you would see, if the gray scale fits itself to the numbers.",
+        ),
+        Bug(
+            lambda q, k, height: _pictures(_scores(q, k).softmax(-1).amax(0), height),
+            "the largest of the heads.",
+            "how the heads are put together: the mean, so that a pixel's shares still add up to 1.",
+            "maps in which every word seems to matter.",
+        ),
+        Bug(
+            lambda q, k, height: _scores(q, k).softmax(-1).mean(0).reshape(k.shape[1], height, -1),
+            "a reshape of (pixels, words) to (words, height, width): rows of the table are cut up as if they were maps.",
+            "the order of the axes before the reshape: the words have to come first.",
+            "stripes. No shape is wrong, so nothing warns you.",
+        ),
+        Bug(
+            lambda q, k, height: maps(q, k, q.shape[1] // height).mT,
+            "columns for rows: the pixels are numbered along the rows, from left to right.",
+            "which of height and width varies faster.",
+            "on a square picture, maps that lie on their side.",
+            "https://github.com/zjysteven/VLM-Visualizer/issues/1",
+        ),
+        Bug(
+            lambda q, k, height: _pictures(_scores(q, k).mean(0), height),
+            "no softmax: scores, not shares.",
+            "what is shown: for each pixel positive shares that add up to 1 over the words.",
+            "maps without a common scale, some of them negative.",
+            "https://github.com/flexflow/flexflow-train/issues/467",
+        ),
+        Bug(
+            _normalised,
+            "maps that were brought to sum 1 afterwards, each by itself.",
+            "what adds up to 1: the shares of a pixel, over the words. Leave them as they are.",
+            "a word that nobody looks at, drawn as strongly as one that all look at.",
+        ),
+    ),
+)

@@ -1,0 +1,250 @@
+"""Exercises of lesson 09, text to image: away from a negative prompt, for some of the time, and not too loud."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from minidiff.course.checks.exercise import Bug, Exercise, noise
+
+# A negative prompt, within an interval ------------------------------------------------------
+
+
+def away(nothing: Tensor, text: Tensor, negative: Tensor, t: Tensor, w: float, low: float, high: float) -> Tensor:
+    return _away(nothing, text, negative, t, w, low, high)
+
+
+def _away(
+    nothing, text, negative, t, w, low, high, *,
+    inside: Callable = lambda t, low, high: (low <= t) & (t <= high), otherwise: float = 1.0,
+) -> Tensor:  # fmt: skip
+    amplify = torch.where(inside(t, low, high), w, otherwise)[:, None, None, None]
+    return negative + amplify * (text - negative)
+
+
+def _changed(**parts) -> Callable:
+    """The right answer with another test of the time, or another scale elsewhere."""
+    return lambda *arguments: _away(*arguments, **parts)
+
+
+def _combined(how: Callable[[Tensor, Tensor, Tensor, Tensor | float], Tensor]) -> Callable:
+    """The right scale at each time, and the three answers combined by how(nothing, text, negative, scale)."""
+
+    def wrong(nothing, text, negative, t, w, low, high):
+        scale = torch.where((low <= t) & (t <= high), w, 1.0)[:, None, None, None]
+        return how(nothing, text, negative, scale)
+
+    return wrong
+
+
+def _away_cases():
+    times = torch.tensor([0.05, 0.4, 0.95]).double()
+    return [
+        (f"w = {w:g} from t = {low} to {high}", (*(noise(3, 1, 2, 2, seed=3 * k + i) for i in range(3)), times, w, low, high))
+        for k, (w, low, high) in enumerate([(4.0, 0.2, 0.7), (2.5, 0.2, 0.96)])
+    ]  # fmt: skip
+
+
+l09_away = Exercise(
+    "away",
+    away,
+    _away_cases,
+    (
+        Bug(
+            _combined(lambda nothing, text, negative, scale: nothing + scale * (text - nothing)),
+            "plain guidance: the negative prompt has no say.",
+            "which two of the three answers you need.",
+            "the same picture as without the negative prompt.",
+            "https://github.com/ThereforeGames/unprompted/pull/22",
+        ),
+        Bug(
+            _combined(lambda nothing, text, negative, scale: nothing + scale * (text - nothing) + scale * (negative - nothing)),
+            "a negative prompt that is added: the walk goes toward it.",
+            "the place of the negative answer: it is what the walk starts from and leads away from.",
+            "what was not wanted, drawn into what was.",
+            "https://github.com/lllyasviel/stable-diffusion-webui-forge/issues/2216",
+        ),
+        Bug(
+            _combined(lambda nothing, text, negative, scale: nothing + scale * (text - negative)),
+            "a walk that starts from nothing, toward the text and as far away from the negative prompt.",
+            "what the difference is added to: the answer that was subtracted. The negative prompt takes the place of nothing.",
+            "at scale 1 not what the prompt draws, as the two no longer cancel.",
+        ),
+        Bug(
+            _combined(lambda nothing, text, negative, scale: text + scale * (negative - text)),
+            "text and negative prompt swapped.",
+            "the direction: from the negative answer toward the text.",
+            "exactly what was not wanted, at large scales in glaring colours.",
+        ),
+        Bug(
+            _combined(lambda nothing, text, negative, scale: (nothing + negative) / 2 + scale * (text - (nothing + negative) / 2)),
+            "the mean of nothing and the negative prompt as the place to leave.",
+            "what stands in the place of nothing: the negative answer, all of it.",
+            "what was not wanted is avoided only by half.",
+        ),
+        Bug(
+            _changed(inside=lambda t, low, high: (t < low) | (t > high)),
+            "the interval inside out: it amplifies outside and rests within.",
+            "the two comparisons: guidance is on where low <= t and t <= high.",
+            "loud colours from the first steps on, and less of the prompt where shapes are made.",
+        ),
+        Bug(
+            _changed(inside=lambda t, low, high: t <= high),
+            "one end of the interval forgotten: below `low` it goes on amplifying.",
+            "the test of t: it has two ends.",
+            "hardly any difference; the last steps are not spared.",
+        ),
+        Bug(
+            _changed(inside=lambda t, low, high: low <= t),
+            "one end of the interval forgotten: above `high` it amplifies already.",
+            "the test of t: it has two ends.",
+            "as if there were no interval: the first steps, where most variety is lost, are not spared.",
+        ),
+        Bug(
+            _changed(otherwise=0.0),
+            "scale 0 outside of the interval: there the prompt is not followed any more.",
+            "what outside means: not amplified, which is scale 1.",
+            "outside of the interval the walk goes toward what was not wanted.",
+        ),
+        Bug(
+            _changed(inside=lambda t, low, high: (1 - high <= t) & (t <= 1 - low)),
+            "the clock the other way round: an interval measured from the noise.",
+            "what t = 0 is: the picture. An interval from 0.2 to 0.7 of one clock is 0.3 to 0.8 of the other.",
+            "guidance at the wrong end of the walk.",
+        ),
+        Bug(
+            _combined(lambda nothing, text, negative, scale: (1 + scale) * text - scale * negative),
+            "the paper's convention, in which w = 0 is already conditional; here w = 1 is.",
+            "the formula: the walk begins at the negative answer.",
+            "every picture one scale too strong.",
+            "https://github.com/threestudio-project/threestudio/issues/127",
+        ),
+    ),
+)  # fmt: skip
+
+
+# Rescaling ----------------------------------------------------------------------------------
+
+
+def rescale(out: Tensor, text: Tensor, amount: float) -> Tensor:
+    return _rescale(out, text, amount)
+
+
+def _rescale(out: Tensor, text: Tensor, amount: float, dims: tuple[int, ...] = (1, 2, 3), power: float = 1.0) -> Tensor:
+    spread, wanted = (o.std(dims, keepdim=True) for o in (out, text))
+    return _between(out, out * (wanted / spread) ** power, amount)
+
+
+def _between(out: Tensor, louder: Tensor, amount: float) -> Tensor:
+    return amount * louder + (1 - amount) * out
+
+
+def _about_the_mean(out, text, amount):
+    mean = out.mean((1, 2, 3), keepdim=True)
+    return _between(out, mean + _rescale(out - mean, text, 1.0), amount)
+
+
+def _mean_too(out, text, amount):
+    mean, target = (o.mean((1, 2, 3), keepdim=True) for o in (out, text))
+    return _between(out, target + _rescale(out - mean, text, 1.0), amount)
+
+
+def _by_length(out, text, amount):
+    length, wanted = (o.square().mean((1, 2, 3), keepdim=True).sqrt() for o in (out, text))
+    return _between(out, out * wanted / length, amount)
+
+
+def _rescale_cases():
+    def loud(text, seed):
+        """An answer of another spread for each picture and channel, and not around 0."""
+        factors = torch.tensor([[3.0, 1.5], [2.0, 5.0]]).double()[:, :, None, None]
+        return text * factors + 0.5 + noise(*text.shape, seed=seed)
+
+    quiet = noise(2, 2, 3, 3) + 0.3, noise(2, 2, 2, 2, seed=1)
+    return [
+        ("amount = 0.7, 2 pictures", (loud(quiet[0], 2), quiet[0], 0.7)),
+        ("amount = 0.25, 2 pictures", (loud(quiet[1], 3), quiet[1], 0.25)),
+    ]
+
+
+l09_rescale = Exercise(
+    "rescale",
+    rescale,
+    _rescale_cases,
+    (
+        Bug(
+            lambda out, text, amount: _rescale(out, text, amount, dims=(0, 1, 2, 3)),
+            "one standard deviation for the whole batch.",
+            "the axes of `std`: all but the first, with keepdim=True.",
+            "a picture that changes with the company it is drawn in.",
+            "https://github.com/deepinv/deepinv/issues/908",
+        ),
+        Bug(
+            lambda out, text, amount: _rescale(out, text, amount, dims=(2, 3)),
+            "a standard deviation for each channel.",
+            "the axes of `std`: the channels belong to the picture.",
+            "in the digit model nothing you would see; where channels are colours, they shift against each other.",
+        ),
+        Bug(
+            lambda out, text, amount: _rescale(out, text, amount, dims=(1,)),
+            "a standard deviation for each pixel, over its channels.",
+            "the axes of `std`: channels, rows and columns together.",
+            "in the digit model nothing you would see; every pixel is turned down by itself, as chance has it.",
+        ),
+        Bug(
+            lambda out, text, amount: _rescale(out, text, amount, power=-1.0),
+            "the ratio upside down: what is too loud becomes louder.",
+            "which spread is divided by which: the one to be reached by the one there is.",
+            "more numbers outside the range of pixels than without it.",
+        ),
+        Bug(
+            lambda out, text, amount: _rescale(out, text, 1 - amount),
+            "amount the other way round: 0 rescales all the way, 1 not at all.",
+            "which of the two is multiplied by amount: the rescaled one.",
+            "in the digit model nothing you would see; at the usual 0.7, too little of it.",
+        ),
+        Bug(
+            lambda out, text, amount: _rescale(out, text, 1.0),
+            "all of it, whatever amount says.",
+            "the last line: a mixture of the rescaled answer and the one that came in.",
+            "in the digit model nothing you would see; at the usual 0.7, too much of it.",
+        ),
+        Bug(
+            lambda out, text, amount: _rescale(out, text, amount, power=2.0),
+            "variances where standard deviations are meant.",
+            "the root: `std`, not `var`.",
+            "too much of it: what was twice as loud as it should be becomes half as loud.",
+        ),
+        Bug(
+            _about_the_mean,
+            "a spread scaled around the mean, which stays as it was.",
+            "what is multiplied: all of the answer, its mean too. Equation 15 of the paper takes no mean off.",
+            "little; the overall brightness that guidance has shifted stays shifted.",
+        ),
+        Bug(
+            _mean_too,
+            "mean and spread both taken over from the text's answer; only the spread is.",
+            "what is multiplied: the answer as it is, without its mean taken off.",
+            "little, on average; the overall brightness of guidance is lost.",
+        ),
+        Bug(
+            _by_length,
+            "the root of the mean square, which counts the mean in.",
+            "what is compared: standard deviations.",
+            "little; bright backgrounds are dimmed too much.",
+        ),
+        Bug(
+            lambda out, text, amount: out,
+            "a spread that is compared with itself: the ratio is 1, and nothing happens.",
+            "whose standard deviation you divide: that of the text's answer, before guidance.",
+            "the picture is the same whatever amount says.",
+            "https://github.com/Pur1zumu/RIFT-SVC/issues/8",
+        ),
+        Bug(
+            lambda out, text, amount: text,
+            "the answer with the text alone: all guidance is undone.",
+            "what is scaled: `out`; from `text` only the spread is taken.",
+            "the picture of scale 1 at every scale.",
+        ),
+    ),
+)

@@ -1,0 +1,168 @@
+"""Exercises of lesson 11, Stable Diffusion: where a walk begins that begins with a picture. The others: l11_*.py."""
+
+import torch
+from torch import Tensor
+
+from minidiff.course.checks.exercise import Bug, Exercise, noise
+
+
+def start(times: Tensor, strength: float, mean: Tensor, scaling: float, eps: Tensor) -> dict[str, Tensor]:
+    left = times[_steps(times) - int(_steps(times) * strength) :]
+    return {"times": left, "x": _noised(scaling * mean, eps, left[0])}
+
+
+def _steps(times: Tensor) -> int:
+    return len(times) - 1
+
+
+def _noised(z: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+    """On the flow schedule, alpha = 1 - t and sigma = t, as the lesson's model has it."""
+    return (1 - t) * z + t * eps
+
+
+def _left(times):
+    """start with other times, (times, strength) -> those that are left; x follows from them."""
+
+    def wrong(given, strength, mean, scaling, eps):
+        left = times(given, strength)
+        return {"times": left, "x": _noised(scaling * mean, eps, left[0])}
+
+    return wrong
+
+
+def _begins(x):
+    """start with another x, (mean, scaling, eps, t) -> x."""
+
+    def wrong(given, strength, mean, scaling, eps):
+        left = start(given, strength, mean, scaling, eps)["times"]
+        return {"times": left, "x": x(mean, scaling, eps, left[0])}
+
+    return wrong
+
+
+def _cases():
+    times = torch.linspace(1, 0, 11, dtype=torch.float64)
+    uneven = torch.tensor([0.999, 0.9, 0.7, 0.4, 0.2, 0.1, 0.05, 0.0], dtype=torch.float64)
+    parts = [noise(2, 3, 2, 2, seed=k) for k in range(4)]
+    return [
+        ("10 steps, strength 0.6", (times, 0.6, 3 * parts[0], 0.4, parts[1])),
+        ("7 uneven steps, strength 0.5", (uneven, 0.5, 5 * parts[2], 0.18215, parts[3])),
+        ("7 uneven steps, strength 0.24", (uneven, 0.24, parts[1], 1.3, parts[0])),
+    ]
+
+
+l11_start = Exercise(
+    "start",
+    start,
+    _cases,
+    (
+        Bug(
+            _begins(lambda mean, scaling, eps, t: _noised(mean, eps, t)),
+            "a latent that was not scaled. The diffusion knows those of spread 1.",
+            "what `scaling` is for: the encoder's means are multiplied with it.",
+            "the old picture shines through in hard colours, at any strength below 1.",
+            "https://github.com/city96/SD-Latent-Upscaler/issues/4",
+        ),
+        Bug(
+            _begins(lambda mean, scaling, eps, t: _noised(mean / scaling, eps, t)),
+            "a division by the scaling. That is the way out, in front of the decoder; this is the way in.",
+            "the sign between `mean` and `scaling`.",
+            "burst colours: at 0.18215 the latent is thirty times too large.",
+            "https://github.com/CUHK-AIM-Group/Endora/issues/6",
+        ),
+        Bug(
+            _begins(lambda mean, scaling, eps, t: scaling * _noised(mean, eps, t)),
+            "noise that was scaled as well. It has the spread 1 already.",
+            "the bracket: scale first, then add the noise.",
+            "smooth, empty areas: there is less noise than the network is told.",
+        ),
+        Bug(
+            _left(lambda times, strength: times[int(_steps(times) * strength) :]),
+            "the strength the wrong way round: it says how much of the walk is left, not how much is left out.",
+            "the index: the more strength, the earlier it begins.",
+            "a small strength that changes everything, and a great one that changes nothing.",
+            "https://github.com/mflux-community/mflux/issues/86",
+        ),
+        Bug(
+            _left(lambda times, strength: times[: int(_steps(times) * strength) + 1]),
+            "the first part of the walk, where the last is asked for: it never reaches a clean picture.",
+            "which side of the index you keep.",
+            "noise that is left over at the end.",
+        ),
+        Bug(
+            _left(lambda times, strength: times[-int(_steps(times) * strength) :]),
+            "one time too few: n steps have n + 1 times.",
+            "how many times there are: one more than steps.",
+            "hardly to be seen; the walk is a step shorter, and at strength 1 begins beside the noise.",
+        ),
+        Bug(
+            _left(lambda times, strength: times[-int(len(times) * strength) - 1 :]),
+            "the number of times, where the number of steps is asked for.",
+            "what is multiplied with the strength.",
+            "pictures that differ a little from those of others with the same numbers.",
+        ),
+        Bug(
+            _left(lambda times, strength: times[_steps(times) - round(_steps(times) * strength) :]),
+            "a number of steps that was rounded to the nearest; it is cut off.",
+            "`round`, where `int` is asked for.",
+            "pictures that differ from those of others, at some strengths only.",
+        ),
+        Bug(
+            _left(lambda times, strength: torch.linspace(strength, 0, len(times), dtype=torch.float64)),
+            "all steps, squeezed into a shorter walk. That works as well, but here the last ones of the grid are asked for.",
+            "what you return as times: some of those that were given.",
+            "about the same pictures, for more work.",
+        ),
+        Bug(
+            _left(lambda times, strength: times[times <= strength]),
+            "the strength taken for a time. It is a share of the steps; where they are uneven, that is another thing.",
+            "what the strength is compared with.",
+            "a strength that means something else on every grid.",
+        ),
+        Bug(
+            _begins(lambda mean, scaling, eps, t: scaling * mean + t * eps),
+            "noise that was added without the picture being dimmed: alpha is missing.",
+            "what the latent is multiplied with.",
+            "washed-out pictures: the network takes what is too much for content.",
+        ),
+        Bug(
+            _begins(lambda mean, scaling, eps, t: t * scaling * mean + (1 - t) * eps),
+            "picture and noise exchanged: alpha is 1 - t.",
+            "which of the two is multiplied with t.",
+            "the greater the strength, the more of the old picture.",
+        ),
+        Bug(
+            _begins(lambda mean, scaling, eps, t: (1 - t) * scaling * mean + t**0.5 * eps),
+            "the root of sigma.",
+            "what the noise is multiplied with: sigma is the factor itself.",
+            "grain that is left over.",
+        ),
+        Bug(
+            _begins(lambda mean, scaling, eps, t: scaling * mean),
+            "a latent without noise. The network is told that there is some, and takes away what is none.",
+            "x: it has to be noised to the first time that is left.",
+            "smooth, empty areas.",
+        ),
+        Bug(
+            _begins(lambda mean, scaling, eps, t: eps),
+            "noise alone: that is text to image.",
+            "where `mean` comes in.",
+            "pictures that have nothing to do with the one you began with.",
+        ),
+        Bug(
+            _begins(lambda mean, scaling, eps, t: _noised(scaling * mean, eps[:1], t)),
+            "the same noise for all pictures of the batch.",
+            "an index at eps that is not needed.",
+            "the same blots in every picture of a batch.",
+        ),
+        Bug(
+            lambda times, strength, mean, scaling, eps: {
+                "times": start(times, strength, mean, scaling, eps)["times"],
+                "x": _noised(scaling * mean, eps, times[0]),
+            },
+            "a picture that was noised to the first time of the whole walk.",
+            "at which time you noise: the first of those that are left.",
+            "grain that no step takes away.",
+        ),
+    ),
+)

@@ -1,0 +1,173 @@
+"""The exercise of lesson 11 about files: which of the tensors that a network needs are there, and fit?"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from minidiff.course.checks.exercise import Bug, Exercise
+
+Shapes = dict[str, tuple[int, ...]]  # of the tensors, by name
+PREFIX = "text_model."
+
+
+def report(needed: Shapes, found: Shapes) -> Tensor:
+    return _counts(needed, _short(found))
+
+
+def _short(found: Shapes) -> Shapes:
+    return {name.removeprefix(PREFIX): shape for name, shape in found.items()}
+
+
+def _counts(needed: Shapes, found: Shapes, fits=lambda a, b: tuple(a) == tuple(b)) -> Tensor:
+    both = needed.keys() & found.keys()
+    other = sum(not fits(needed[name], found[name]) for name in both)
+    return torch.tensor([len(needed.keys() - both), len(found.keys() - both), other])
+
+
+def _with(look):
+    """report whose three counts are changed afterwards, or counted otherwise: (needed, found without prefix) -> counts."""
+    return lambda needed, found: look(needed, _short(found))
+
+
+def _ordered(needed: Shapes, found: Shapes) -> Tensor:
+    pairs = list(zip(needed.items(), found.items(), strict=False))
+    other = sum(a[1] != b[1] for a, b in pairs)
+    return torch.tensor([len(needed) - len(pairs), len(found) - len(pairs), other])
+
+
+def _missing_too(needed: Shapes, found: Shapes) -> Tensor:
+    missing, unexpected, other = _counts(needed, found)
+    return torch.stack([missing + other, unexpected + other, other])
+
+
+def _cases():
+    tower = {
+        "embeddings.token_embedding.weight": (50, 8),
+        "embeddings.position_embedding.weight": (7, 8),
+        "encoder.layers.0.mlp.fc1.weight": (32, 8),
+        "encoder.layers.0.mlp.fc1.bias": (32,),
+        "encoder.layers.0.mlp.fc2.weight": (8, 32),
+        "final_layer_norm.weight": (8,),
+        "final_layer_norm.bias": (8,),
+    }
+    vae = {
+        "a.text_model.weight": (2, 6),  # here it is no prefix
+        "a.weight": (5, 5),
+        "b.weight": (3, 4),
+        "c.weight": (4, 6),
+        "d.weight": (3, 8),
+        "e.weight": (6,),
+        "f.bias": (3,),
+    }
+    other = vae | {"b.weight": (4, 3), "c.weight": (2, 12), "d.weight": (3, 9), "e.weight": (6, 1), "g.bias": (3,)}
+    del other["f.bias"]
+    old = {f"{PREFIX}{name}": shape for name, shape in reversed(tower.items())}
+    old[f"{PREFIX}encoder.layers.0.mlp.fc2.weight"] = (32, 8)  # as many numbers, turned over
+    old[f"{PREFIX}embeddings.position_embedding.weight"] = (9, 8)
+    old[f"{PREFIX}embeddings.position_ids"] = (1, 7)
+    old["logit_scale"] = ()
+    del old[f"{PREFIX}encoder.layers.0.mlp.fc1.bias"]
+    return [
+        ("a text tower and its own file", (tower, dict(tower))),
+        ("a text tower and an old file, with prefix", (tower, old)),
+        ("part of a VAE, and another's file", (vae, other)),
+    ]
+
+
+l11_report = Exercise(
+    "report",
+    report,
+    _cases,
+    (
+        Bug(
+            _counts,
+            "names that were compared with their prefix. One of two dialects puts `text_model.` before every name.",
+            "the names that were found: the prefix has to go before you compare.",
+            "none: everything is reported missing, though it is all there.",
+            "https://github.com/d8ahazard/sd_dreambooth_extension/issues/6",
+        ),
+        Bug(
+            lambda needed, found: _counts(needed, {name.replace(PREFIX, ""): shape for name, shape in found.items()}),
+            "a prefix that was taken out wherever it stands; it is one at the beginning alone.",
+            "`replace`, where `removeprefix` is asked for.",
+            "none: a tensor lands under a name that is not its own.",
+        ),
+        Bug(
+            lambda needed, found: _counts(needed, {name.split(".", 1)[-1]: shape for name, shape in found.items()}),
+            "the first word of every name taken away, whatever it is.",
+            "which word goes: `text_model.` and no other.",
+            "none: names are reported that nobody has.",
+        ),
+        Bug(
+            _with(lambda needed, found: _counts(needed, found)[[1, 0, 2]]),
+            "missing and unexpected exchanged.",
+            "which comes first: needed and not found is missing.",
+            "none; but the message sends people to the wrong file.",
+        ),
+        Bug(
+            _with(lambda needed, found: _counts(needed, found, lambda a, b: math.prod(a) == math.prod(b))),
+            "tensors that were compared by how many numbers they hold. A matrix that lies on its side holds as many.",
+            "what you compare: shapes.",
+            "noise: every row of that layer mixes up others.",
+        ),
+        Bug(
+            _with(lambda needed, found: _counts(needed, found, lambda a, b: len(a) == len(b))),
+            "tensors that were compared by how many axes they have.",
+            "what you compare: shapes, with all their numbers.",
+            "none: it fails later, when the tensors are copied.",
+        ),
+        Bug(
+            _with(lambda needed, found: _counts(needed, found, lambda a, b: a[:1] == b[:1])),
+            "shapes of which the first number alone was compared.",
+            "how much of the shapes you compare.",
+            "none: it fails later, when the tensors are copied.",
+        ),
+        Bug(
+            _with(lambda needed, found: _counts(needed, found, lambda a, b: sorted(a) == sorted(b))),
+            "shapes that were compared in any order. A matrix that lies on its side is another one.",
+            "whether the order of a shape's numbers counts: it does.",
+            "noise, or an error when the tensors are copied.",
+        ),
+        Bug(
+            _with(_ordered),
+            "tensors that were paired by their order. A file keeps them in an order of its own.",
+            "how you find the partner of a tensor: by its name.",
+            "noise, where all shapes happen to fit.",
+        ),
+        Bug(
+            _with(_missing_too),
+            "a tensor of another shape that was also called missing and unexpected. It is there.",
+            "sets of (name, shape): compare names first, then the shapes of those that are in both.",
+            "none; but people look for a tensor that lies before them.",
+        ),
+        Bug(
+            _with(lambda needed, found: torch.cat([_counts(needed, found)[:2], torch.zeros(1, dtype=torch.int64)])),
+            "shapes that nobody looked at.",
+            "the third number.",
+            "none: it fails later, when the tensors are copied.",
+        ),
+        Bug(
+            _with(lambda needed, found: _counts(needed, found) * torch.tensor([1, 0, 1])),
+            "tensors that nobody needs, and that went unnoticed. They say that the file is of another network.",
+            "the second number: found and not needed.",
+            "good ones, of half a network: what the rest was for is missing.",
+        ),
+        Bug(
+            _with(lambda needed, found: (_counts(needed, found) > 0).int()),
+            "whether there are any, in place of how many.",
+            "what is asked for: three counts.",
+            "none.",
+        ),
+        Bug(
+            _with(
+                lambda needed, found: torch.tensor(
+                    [max(len(needed) - len(found), 0), max(len(found) - len(needed), 0), int(_counts(needed, found)[2])]
+                )
+            ),
+            "the difference of two lengths. One that is missing and one that is too many cancel out.",
+            "which names they are: count those of a difference of sets.",
+            "none; a wrong file of the right length is taken.",
+        ),
+    ),
+)

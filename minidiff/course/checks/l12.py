@@ -1,0 +1,192 @@
+"""Exercises of lesson 12, scaling up: operations and memory. Those about several processes are in l12_processes.py."""
+
+from minidiff.course.checks.exercise import Bug, Exercise
+
+# Operations of a convolution ----------------------------------------------------------------
+
+
+def operations(batch: int, before: int, after: int, side: int, kernel: int, stride: int, padding: int) -> int:
+    out = _out(side, kernel, stride, padding)
+    return 2 * batch * after * out * out * before * kernel * kernel
+
+
+def _out(side: int, kernel: int, stride: int, padding: int) -> int:
+    return (side + 2 * padding - kernel) // stride + 1
+
+
+def _at(batch, before, after, kernel, high: int, wide: int) -> int:
+    """The operations where the output is taken to be `high` by `wide`."""
+    return 2 * batch * after * high * wide * before * kernel**2
+
+
+l12_operations = Exercise(
+    "operations",
+    operations,
+    lambda: [
+        ("2 pictures, 3 to 8 channels, 16 x 16, a 3 x 3 kernel, stride 1", (2, 3, 8, 16, 3, 1, 1)),
+        ("3 pictures, 4 to 6 channels, 9 x 9, a 5 x 5 kernel, stride 2", (3, 4, 6, 9, 5, 2, 0)),
+    ],
+    (
+        Bug(
+            lambda *a: operations(*a) // 2,
+            "multiplications and additions counted together, as one. Here each counts: two operations for every weight.",
+            "the factor in front. Both conventions are in use, so whoever gives a number must say which one it is.",
+            "no pictures at all: half the time is promised.",
+            "https://github.com/facebookresearch/shumai/pull/139",
+        ),
+        Bug(
+            lambda b, c, d, n, k, s, p: operations(b, c, d, n, k, s, p) // k**2,
+            "a kernel that looks at one pixel: its area is missing.",
+            "how many numbers go into one number of the output: every channel, at kernel times kernel places.",
+            "no pictures at all: a ninth of the time is promised, for 3 x 3.",
+        ),
+        Bug(
+            lambda b, c, d, n, k, s, p: operations(b, c, d, n, k, s, p) // k,
+            "a kernel that is a line: its side is counted once.",
+            "how many numbers go into one number of the output: every channel, at kernel times kernel places.",
+            "no pictures at all: a third of the time is promised, for 3 x 3.",
+        ),
+        Bug(
+            lambda b, c, d, n, k, s, p: operations(b, c, d, n, k, 1, p),
+            "a stride that was forgotten: the output is smaller than the input where the kernel moves by more than one.",
+            "the size of the output.",
+            "no pictures at all: layers that halve a picture seem to cost four times what they do.",
+        ),
+        Bug(
+            lambda b, c, d, n, k, s, p: _at(b, c, d, k, _out(n, k, s, p), _out(n, k, 1, p)),
+            "a stride along one side only.",
+            "both sides of the output.",
+            "no pictures at all: layers that halve a picture seem to cost twice what they do.",
+        ),
+        Bug(
+            lambda b, c, d, n, k, s, p: _at(b, c, d, k, _out(n, k, s, p) // s, _out(n, k, s, p) // s),
+            "a stride that is divided by twice: the size of the output has it in it already.",
+            "what you do with the size of the output after you have it.",
+            "no pictures at all: layers that halve a picture seem to cost a quarter of what they do.",
+            "https://github.com/Lyken17/pytorch-OpCounter/issues/8",
+        ),
+        Bug(
+            lambda b, c, d, n, k, s, p: _at(b, c, d, k, n // s, n // s),
+            "the input's size divided by the stride; the kernel and the padding have a say in it too.",
+            "the size of the output: as many as there are places for a kernel in the padded picture.",
+            "no pictures at all: right for the usual 3 x 3 with a padding of 1, and wrong for the rest.",
+            "https://github.com/ckyrkou/Keras_FLOP_Estimator/issues/4",
+        ),
+        Bug(
+            lambda b, c, d, n, k, s, p: operations(b, c, d, n, k, s, 0),
+            "a padding that was forgotten.",
+            "the size of the output: the padding is on both sides of the picture.",
+            "no pictures at all: a little less time is promised, and on small pictures a lot.",
+        ),
+        Bug(
+            lambda b, c, d, n, k, s, p: operations(b, c, d, n, k, s, p) // c,
+            "one channel: those of the input are missing.",
+            "how many numbers go into one number of the output: every channel, at kernel times kernel places.",
+            "no pictures at all: hundreds of times too little for the inner layers.",
+        ),
+        Bug(
+            lambda b, c, d, n, k, s, p: operations(b, c, d, n, k, s, p) // d,
+            "one kernel: there is one for each channel of the output.",
+            "how many numbers the output has.",
+            "no pictures at all: hundreds of times too little for the inner layers.",
+        ),
+        Bug(
+            lambda b, c, d, n, k, s, p: operations(1, c, d, n, k, s, p),
+            "a single picture: the batch is missing.",
+            "how many numbers the output has.",
+            "no pictures at all: the price of a step seems not to depend on its batch.",
+        ),
+        Bug(
+            lambda b, c, d, n, k, s, p: 2 * b * d * c * k**2,
+            "a kernel that is applied once; it is applied at every pixel of the output.",
+            "how many numbers the output has.",
+            "no pictures at all: a large picture seems to cost what a small one does.",
+        ),
+    ),
+)
+
+
+# Memory of a training -----------------------------------------------------------------------
+
+
+def memory(parameters: int, kept: int, batch: int, ema: bool) -> int:
+    return _memory(parameters, kept, batch, ema)
+
+
+def _memory(parameters, kept, batch, ema, copies: int = 4, size: int = 4) -> int:
+    """copies: of the parameters, without the average; size: bytes of a number."""
+    return size * parameters * (copies + ema) + batch * kept
+
+
+l12_memory = Exercise(
+    "memory",
+    memory,
+    lambda: [
+        ("1,000 parameters, with a moving average", (1000, 30, 8, True)),
+        ("500 parameters, without one", (500, 4000, 4, False)),
+    ],
+    (
+        Bug(
+            lambda p, kept, batch, ema: _memory(p, kept, batch, ema, copies=2),
+            "an optimizer without memory: AdamW keeps two moments for every parameter.",
+            "the list: weights, gradients, two moments, and the average if there is one.",
+            "no pictures: the first step runs out of memory, at the very end, when the moments are made.",
+            "https://github.com/caomaolufei/AIInfraGuide/issues/24",
+        ),
+        Bug(
+            lambda p, kept, batch, ema: _memory(p, kept, batch, ema, copies=3),
+            "one copy of the parameters too few: the gradients, or one of the two moments.",
+            "the list: weights, gradients, two moments, and the average if there is one.",
+            "no pictures: it runs out of memory.",
+        ),
+        Bug(
+            lambda p, kept, batch, ema: _memory(p, kept, batch, ema, copies=1),
+            "a network that only draws: weights alone, without what training adds to them.",
+            "the list: weights, gradients, two moments, and the average if there is one.",
+            "none: a network that draws well on this GPU cannot be trained on it.",
+        ),
+        Bug(
+            lambda p, kept, batch, ema: _memory(p, kept, batch, False),
+            "a moving average that was forgotten: it is one more copy of all weights.",
+            "the argument `ema`: it is not used.",
+            "none: it runs out of memory; or the average is left out then, and pictures get worse.",
+            "https://github.com/mosaicml/composer/pull/1941",
+        ),
+        Bug(
+            lambda p, kept, batch, ema: _memory(p, kept, batch, True),
+            "a moving average where there is none.",
+            "the argument `ema`: it is not used.",
+            "none: a larger GPU is rented than needed.",
+        ),
+        Bug(
+            lambda p, kept, batch, ema: _memory(p, kept, batch, ema, size=1),
+            "numbers, not bytes: a float32 has four.",
+            "the unit.",
+            "none: it runs out of memory at once.",
+        ),
+        Bug(
+            lambda p, kept, batch, ema: _memory(p, kept, batch, ema, size=2),
+            "numbers of two bytes. Autocast computes in bfloat16, but weights, gradients, moments and average stay float32.",
+            "the size of a number.",
+            "none: it runs out of memory; or the weights are kept in bfloat16 then, and stop learning.",
+        ),
+        Bug(
+            lambda p, kept, batch, ema: _memory(p, kept, 1, ema),
+            "one picture: what is kept for the way back is kept for each picture of the batch.",
+            "the argument `batch`: it is not used.",
+            "none: it runs out of memory as soon as the batch is a real one.",
+        ),
+        Bug(
+            lambda p, kept, batch, ema: _memory(p, 4 * kept, batch, ema),
+            "bytes taken for numbers: `kept` is given in bytes already.",
+            "what you multiply by four.",
+            "none: batches are smaller than they could be.",
+        ),
+        Bug(
+            lambda p, kept, batch, ema: batch * (_memory(p, 0, 0, ema) + kept),
+            "weights for every picture; the batch shares them.",
+            "what you multiply by the batch.",
+            "none: batches are far smaller than they could be.",
+        ),
+    ),
+)

@@ -1,0 +1,196 @@
+"""Exercises of lesson 12 that are about several processes: their gradients, and who visits which picture."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from minidiff.course.checks.exercise import Bug, Exercise, noise
+
+# Gradients of several processes -------------------------------------------------------------
+
+
+def gradient(gradients: Tensor, pictures: Tensor) -> Tensor:
+    return (gradients * pictures[:, None]).sum(0) / pictures.sum()
+
+
+l12_gradient = Exercise(
+    "gradient",
+    gradient,
+    lambda: [
+        ("two processes, 3 pictures and 1", (noise(2, 3), torch.tensor([3, 1]))),
+        ("two processes, 2 pictures each", (noise(2, 4, seed=1), torch.tensor([2, 2]))),
+        ("three processes, 4, 2 and 1", (noise(3, 2, seed=2), torch.tensor([4, 2, 1]))),
+    ],
+    (
+        Bug(
+            lambda gradients, pictures: gradients.sum(0),
+            "gradients that were added up; each is a mean already, and the mean of the whole batch is no larger.",
+            "what you divide by.",
+            "the same as a learning rate that grows with the number of GPUs: grain, and at some number nothing but noise.",
+            "https://github.com/TianhongDai/hindsight-experience-replay/issues/4",
+        ),
+        Bug(
+            lambda gradients, pictures: gradients.mean(0),
+            "a plain mean, as if all had equally many pictures. Whoever has few of them gives each too much weight.",
+            "the argument `pictures`: it is not used.",
+            "nothing to be seen, but the run of two GPUs is not the run of one.",
+            "https://github.com/ml-explore/mlx-lm/pull/1413",
+        ),
+        Bug(
+            lambda gradients, pictures: gradient(gradients, pictures) / len(pictures),
+            "gradients that were averaged twice.",
+            "what you divide by: the pictures of all, and nothing after that.",
+            "the same as a learning rate that shrinks with the number of GPUs: more of them, and it learns no faster.",
+            "https://github.com/sanderwood/bgpt/issues/5",
+        ),
+        Bug(
+            lambda gradients, pictures: (gradients * pictures[:, None]).sum(0),
+            "a sum over all pictures that was not divided by their number.",
+            "what you divide by.",
+            "noise, unless the gradient is clipped: then nothing to be seen, and the learning rate means nothing.",
+        ),
+        Bug(
+            lambda gradients, pictures: (gradients * pictures[:, None]).mean(0),
+            "a sum over all pictures, divided by the number of processes.",
+            "what you divide by: the pictures of all.",
+            "noise, unless the gradient is clipped.",
+        ),
+        Bug(
+            lambda gradients, pictures: gradients[0],
+            "the first process's gradient: nobody has asked the others.",
+            "the first axis of `gradients`: there is a row for each process.",
+            "eight GPUs that learn what one would, each something else.",
+        ),
+        Bug(
+            lambda gradients, pictures: gradient(gradients, 1 / pictures),
+            "weights the wrong way round: who has more pictures counts less.",
+            "which way a share grows.",
+            "nothing to be seen where all have equally many.",
+        ),
+    ),
+)
+
+
+# Who visits which picture -------------------------------------------------------------------
+
+
+def visits(shuffled: Callable[[int], Tensor], seed: int, epoch: int, batch: int, rank: int, world: int) -> Tensor:
+    return _visits(shuffled(seed + epoch), batch, rank, world)
+
+
+def _visits(order: Tensor, batch: int, rank: int, world: int) -> Tensor:
+    mine = batch // world
+    return _batches(order, batch)[:, rank * mine : (rank + 1) * mine]
+
+
+def _batches(order: Tensor, batch: int) -> Tensor:
+    return order[: len(order) // batch * batch].reshape(-1, batch)
+
+
+def _shuffles(n: int) -> Callable[[int], Tensor]:
+    return lambda seed: torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+
+
+def _own_part(shuffled, seed, epoch, batch, rank, world):
+    part = _batches(shuffled(seed + epoch), batch).flatten().chunk(world)[rank]
+    return part.reshape(-1, batch // world)
+
+
+def _tail_twice(shuffled, seed, epoch, batch, rank, world):
+    mine = _visits(shuffled(seed + epoch), batch, rank, world).flatten()
+    return mine[: len(mine) // batch * batch].reshape(-1, batch // world)
+
+
+def _overlapping(shuffled, seed, epoch, batch, rank, world):
+    return _batches(shuffled(seed + epoch), batch)[:, rank : rank + batch // world]
+
+
+l12_visits = Exercise(
+    "visits",
+    visits,
+    lambda: [
+        ("14 pictures in batches of 4, process 1 of 2, epoch 3", (_shuffles(14), 5, 3, 4, 1, 2)),
+        ("23 pictures in batches of 6, process 1 of 3, epoch 1", (_shuffles(23), 0, 1, 6, 1, 3)),
+        ("9 pictures in batches of 4, process 0 of 1, epoch 2", (_shuffles(9), 1, 2, 4, 0, 1)),
+    ],
+    (
+        Bug(
+            lambda shuffled, seed, epoch, *rest: _visits(shuffled(seed), *rest),
+            "a seed that forgets the epoch: every epoch has the same order, and the same few pictures are always left out.",
+            "the seed that you hand to `shuffled`.",
+            "hardly anything; a little more is learned by heart.",
+            "https://github.com/lucidrains/DALLE-pytorch/pull/230",
+        ),
+        Bug(
+            lambda shuffled, seed, epoch, *rest: _visits(shuffled(epoch), *rest),
+            "the epoch alone as the seed: every run has the same order, whatever its seed.",
+            "the seed that you hand to `shuffled`.",
+            "two runs that were to differ, and are more alike than they should be.",
+            "https://github.com/open-mmlab/mmagic/pull/815",
+        ),
+        Bug(
+            lambda shuffled, seed, epoch, batch, rank, world: _visits(
+                shuffled(seed + epoch + rank), batch, rank, world
+            ),
+            "a shuffling of its own in each process: their slices are no parts of one order, and overlap.",
+            "the seed that you hand to `shuffled`: all processes need the same.",
+            "hardly anything: some pictures are seen twice in an epoch, others not at all.",
+            "https://github.com/karpathy/llm.c/issues/792",
+        ),
+        Bug(
+            lambda shuffled, seed, epoch, batch, rank, world: _batches(shuffled(seed + epoch), batch),
+            "the whole batch in every process: all do the same work.",
+            "the arguments `rank` and `world`: they are not used.",
+            "none: eight GPUs take as long as one.",
+            "https://github.com/karpathy/llama2.c/issues/522",
+        ),
+        Bug(
+            lambda shuffled, seed, epoch, batch, rank, world: _visits(shuffled(seed + epoch), batch, 0, world),
+            "the first process's slice in every process.",
+            "the argument `rank`: it is not used.",
+            "hardly anything: the batch is smaller than it seems, and most pictures are not seen in an epoch.",
+        ),
+        Bug(
+            lambda shuffled, seed, epoch, batch, rank, world: _visits(
+                shuffled(seed + epoch), batch * world, rank, world
+            ),
+            "a batch for each process; here `batch` is what all of them have together.",
+            "what the batch is divided by.",
+            "none: the batch grows with the number of GPUs, and the learning rate no longer fits it.",
+            "https://github.com/pytorch/vision/issues/3938",
+        ),
+        Bug(
+            _own_part,
+            "a part of the epoch for each process, where it should be a part of each batch.",
+            "what is cut first: batches of all, then slices of a batch.",
+            "nothing to be seen; but a step of two GPUs is on other pictures than the same step of one.",
+        ),
+        Bug(
+            lambda shuffled, seed, epoch, batch, rank, world: _batches(shuffled(seed + epoch), batch)[:, rank::world],
+            "every so many-th row of a batch, not a slice of it. The batches are right, the rows are others than asked for.",
+            "the slice.",
+            "nothing to be seen; but whoever draws noise for the whole batch and takes a slice gives it to other pictures.",
+        ),
+        Bug(
+            _overlapping,
+            "slices that overlap: each begins one row after the last, not where the last one ends.",
+            "where the slice begins: at rank times its length.",
+            "hardly anything: some pictures count twice, others are never seen.",
+        ),
+        Bug(
+            _tail_twice,
+            "a tail that is cut off twice: once of the epoch, and again of this process's part of it.",
+            "how often you round down.",
+            "hardly anything: some more pictures are left out in every epoch.",
+            "https://github.com/modelscope/ms-swift/pull/9907",
+        ),
+        Bug(
+            lambda shuffled, seed, epoch, *rest: _visits(torch.arange(len(shuffled(seed))), *rest),
+            "pictures in the order in which they lie on the disk.",
+            "the argument `shuffled`: it is to be called.",
+            "where they lie class by class, a network that knows only the last class it has seen.",
+            "https://github.com/speechbrain/speechbrain/issues/1335",
+        ),
+    ),
+)

@@ -1,0 +1,58 @@
+"""What every widget is: controls, a picture that a pure function draws of their values, and a caption."""
+
+import html
+from collections.abc import Callable
+
+import ipywidgets
+from ipywidgets import Text, ToggleButtons, VBox
+from PIL import Image
+
+from minidiff import image_files
+from minidiff.tokenizer import shorten
+
+WIDGETS: dict[str, Callable[..., VBox]] = {}  # name -> what makes one
+
+
+def view(
+    draw: Callable[..., Image.Image],
+    caption: str,
+    note: Callable[..., str] | None = None,
+    **controls: ipywidgets.Widget,
+) -> VBox:
+    """Controls, the picture that `draw` makes of their values, and a caption.
+
+    note: what is to be said about the values, "" for nothing. With it there is a line above the picture, which also
+    says why a picture cannot be drawn (a ValueError); the last one stays then.
+    """
+    for name, control in controls.items():
+        control.description = name
+        control.tooltip = name
+        control.style.description_width = "80px"  # room for the longest name
+        control.layout.width = {ToggleButtons: "760px", Text: "640px"}.get(type(control), "420px")
+        if hasattr(control, "continuous_update"):
+            control.continuous_update = False  # one drawing when the slider is let go, not fifty on the way
+    picture = ipywidgets.Image(format="png")  # no tooltip: in the browser it is an error, for what has no description
+    line = ipywidgets.HTML()
+
+    def redraw(_=None) -> None:
+        values = {name: control.value for name, control in controls.items()}
+        try:
+            image, said = draw(**values), note(**values) if note else ""
+        except ValueError as error:
+            if not (note and picture.value):
+                raise
+            line.value = _said(str(error))
+            return
+        # only the bytes change: the browser keeps the element, so nothing flickers
+        picture.value, line.value = image_files.encode(image), _said(said)
+        picture.layout.width, picture.layout.height = f"{image.width}px", f"{image.height}px"
+
+    redraw()
+    for control in controls.values():
+        control.observe(redraw, names="value")
+    return VBox([*controls.values(), *([line] if note else []), picture, ipywidgets.HTML(caption)])
+
+
+def _said(words: str) -> str:
+    """One line, and read out when it changes. The words may quote what somebody typed: nothing in them is HTML."""
+    return f'<span role="status">{html.escape(shorten(words, 200)) or "&nbsp;"}</span>'

@@ -1,0 +1,209 @@
+"""Does a picture show what the prompt says? Coloured digits, read back from their pixels.
+
+Colours are told by a plain rule, not by a network: the border is the background, what is farthest from it is the
+digit. The digit itself is made gray and laid out as MNIST's are; then the judge of `minidiff.evaluation.digits` reads it.
+"""
+
+import dataclasses
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from minidiff import data
+from minidiff.data.color_digits import ALLOWED, COLORS, HELD_OUT, OTHERS, Scene, draw
+from minidiff.evaluation.digits import drawn, judged, load_judge, machine
+from minidiff.evaluation.metrics import diversity
+from minidiff.networks import Judge
+from minidiff.pipeline.text_to_image import TextToImage
+
+FARTHEST = 8  # pixels whose median is the digit's colour: a few, so that no single one decides
+REAL = 2000  # real pictures at least: the diversity of a few would be too much chance to be the measure of the others
+INK = 0.3  # a pixel with less of the digit's colour is no part of the digit's box
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the pixels of N pictures say."""
+
+    colors: list[str]  # of the digits, names in COLORS
+    backgrounds: list[str]
+    digits: Tensor  # (N, 1, 28, 28) in [-1, 1], gray, as the judge reads them
+
+
+def look_at(pictures: Tensor) -> Look:
+    """Read pictures (N, 3, H, W) in [-1, 1]; any pictures, also such as show nothing.
+
+    Background: the median of the border. Digit's colour: the median of the FARTHEST pixels from it. Each is called by
+    the name of the nearest of COLORS. Gray: how far a pixel has come on the straight line between the two.
+    """
+    x = pictures.float().cpu()
+    border = torch.cat([x[:, :, 0], x[:, :, -1], x[:, :, 1:-1, 0], x[:, :, 1:-1, -1]], 2)
+    back = border.median(2).values  # (N, 3)
+    away = x - back[:, :, None, None]
+    far = away.norm(dim=1).flatten(1).topk(FARTHEST).indices  # (N, 8)
+    front = x.flatten(2).gather(2, far[:, None].expand(-1, 3, -1)).median(2).values  # (N, 3)
+    line = front - back
+    gray = torch.einsum("nchw,nc->nhw", away, line) / line.square().sum(1).clamp(min=1e-6)[:, None, None]
+    return Look(_named(front), _named(back), _as_mnist(gray.clamp(0, 1)))
+
+
+def _named(colors: Tensor) -> list[str]:
+    """The nearest of COLORS to each (N, 3) in [-1, 1]."""
+    known = torch.tensor(list(COLORS.values())) / 127.5 - 1
+    return [list(COLORS)[k] for k in torch.cdist(colors, known).argmin(1).tolist()]
+
+
+def _as_mnist(gray: Tensor) -> Tensor:
+    """Gray pictures (N, H, W) in [0, 1] laid out as MNIST's digits: (N, 1, 28, 28) in [-1, 1].
+
+    The longer side of the digit's box becomes 20 pixels, its centre of mass goes to pixel (14, 14). LeCun et al. 1998.
+    """
+    gray = torch.where(gray > INK, gray, 0)
+    height, width = gray.shape[1:]
+    rows, columns = gray.sum(2), gray.sum(1)  # (N, H), (N, W)
+    mass = rows.sum(1, keepdim=True).clamp(min=1e-6)
+    y, x = (rows / mass) @ torch.arange(float(height)), (columns / mass) @ torch.arange(float(width))
+    side = torch.maximum(_extent(rows > 0), _extent(columns > 0)).clamp(min=4)  # a speck is not made a blot
+    steps = (torch.arange(28) - 14) * side[:, None] / 20  # (N, 28): where, from the centre of mass, to look
+    down = (y[:, None] + steps) * 2 / (height - 1) - 1  # in grid_sample's units: -1 and 1 are the outermost pixels
+    right = (x[:, None] + steps) * 2 / (width - 1) - 1
+    grid = torch.stack([right[:, None, :].expand(-1, 28, -1), down[:, :, None].expand(-1, -1, 28)], 3)
+    laid = F.grid_sample(gray[:, None], grid, mode="bicubic", align_corners=True)
+    return laid.clamp(0, 1) * 2 - 1
+
+
+def _extent(inked: Tensor) -> Tensor:
+    """From the first to the last that is True of each row, (N, L) -> (N,)."""
+    return inked.shape[1] - inked.int().argmax(1) - inked.flip(1).int().argmax(1)
+
+
+class Measured(NamedTuple):
+    """What was found in N pictures, each of which should show a scene."""
+
+    digit: Tensor  # (N,): is the digit right
+    color: Tensor  # (N,): are both colours right
+    read: Tensor  # (N,): the digit that the judge reads
+    features: Tensor  # (N, 64): the judge's, of the gray digits
+
+
+def measure(judge: Judge, pictures: Tensor, scenes: Sequence[Scene]) -> Measured:
+    """Compare pictures (N, 3, H, W) in [-1, 1] with the scenes that they should show."""
+    seen = look_at(pictures)
+    features, answers = judged(judge, seen.digits)
+    shown = zip(seen.colors, seen.backgrounds, strict=True)
+    colors = [pair == (scene.color, scene.background) for pair, scene in zip(shown, scenes, strict=True)]
+    asked = torch.tensor([scene.digit for scene in scenes])
+    return Measured(answers == asked, torch.tensor(colors), answers, features)
+
+
+@dataclass(frozen=True)
+class Row:
+    """Shares of n pictures of one kind, or of at least REAL real ones."""
+
+    pairs: str  # "seen" or "never-seen": were the digit and its colour together in training?
+    scale: float | None  # guidance scale; None: real pictures
+    digit: float  # the judge reads the digit asked for
+    color: float  # the pixels have the digit's colour and the background's
+    both: float  # both
+    diversity: float  # mean distance between pictures that are read as the same digit, as a share of that of real ones
+
+
+@dataclass(frozen=True)
+class ColorReport:
+    """What `minidiff evaluate color_digits` measured, and with what."""
+
+    model: str
+    n: int  # pictures a row
+    split: str  # whose digits the real pictures show
+    seed: int
+    sampler: str
+    steps: int
+    machine: str
+    rows: list[Row]
+
+    def json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=2)
+
+    def __str__(self) -> str:
+        by_scale: dict[float | None, dict[str, Row]] = {}
+        for row in self.rows:
+            by_scale.setdefault(row.scale, {})[row.pairs] = row
+        lines = [
+            f"{'':8}{'pairs seen in training':^37}  {'never-seen pairs':^37}",
+            f"{'scale':8}" + "  ".join([f"{'digit':>8}{'colours':>9}{'both':>8}{'diversity':>12}"] * 2),
+        ]
+        for scale, row in by_scale.items():
+            cells = [
+                f"{r.digit:8.1%}{r.color:9.1%}{r.both:8.1%}{r.diversity:12.1%}"
+                for r in (row["seen"], row["never-seen"])
+            ]
+            lines.append(f"{'real' if scale is None else f'{scale:g}':8}" + "  ".join(cells))
+        lines += ["scale 0 ignores the prompt: what it gets is what chance gets"] if 0 in by_scale else []
+        lines += [
+            f"{self.model}: n = {self.n} a row, seed {self.seed}, {self.steps} steps of {self.sampler}",
+            f"real: at least {REAL:,} a row, digits of the {self.split} split; diversity: in the judge's features",
+            f"machine: {self.machine}",
+        ]
+        return "\n".join(lines)
+
+
+def evaluate_color(
+    pipe: TextToImage, n: int = 200, scales: Sequence[float] = (0, 1, 2, 4, 8), *, split: str = "test",
+    sampler: str = "dpmpp_2m", steps: int = 20, seed: int = 0, progress=lambda iterable, **_: iterable,
+) -> ColorReport:  # fmt: skip
+    """Draw n pictures of seen pairs and n of the ten never-seen ones at each scale, and read them back.
+
+    Prompts are such as "a red seven on a blue background": random ones of seen pairs; the never-seen pairs in turn, on
+    random backgrounds. Every scale draws the same prompts from the same noise. Real pictures of the same scenes, with
+    digits of `split`, go through the same rule. progress: wraps the loop over the rows, such as tqdm.
+    Raises ValueError for n below 20 (two of each never-seen pair) and where no scale is given.
+    """
+    if n < 20:
+        raise ValueError(f"n must be at least 20, two of each never-seen pair, got {n}")
+    if not scales or not all(math.isfinite(scale) for scale in scales):
+        raise ValueError(f"scales must be one or more finite numbers, got {tuple(scales)}")
+    rng, judge, mnist = np.random.default_rng(seed), load_judge(pipe.device), data.mnist(split)
+    asked = {"seen": _seen(n, rng), "never-seen": _never_seen(n, rng)}
+    first = {"seen": seed, "never-seen": seed + n}  # every picture has a seed of its own
+
+    rows, real = [], {}
+    for scale, pairs in progress(list(product([None, *dict.fromkeys(scales)], asked)), unit="row"):
+        scenes = asked[pairs]
+        if scale is None:
+            scenes = scenes * math.ceil(REAL / n)
+            pictures = _real(scenes, mnist, rng)
+        else:
+            how = {"steps": steps, "scale": float(scale), "sampler": sampler}
+            pictures = drawn(pipe, [data.caption(scene) for scene in scenes], first[pairs], **how)
+        digit, color, read, features = measure(judge, pictures, scenes)
+        spread = diversity(features, read)  # with few words the digit asked for is often not the one that was drawn
+        shares = (float(right.double().mean()) for right in (digit, color, digit & color))
+        rows.append(Row(pairs, scale, *shares, spread / real.setdefault(pairs, spread)))
+    return ColorReport(pipe.config.name, n, split, seed, sampler, steps, machine(pipe.device), rows)
+
+
+def _seen(n: int, rng: np.random.Generator) -> list[Scene]:
+    digits, colors, backgrounds = (rng.integers(choices, size=n).tolist() for choices in (10, 7, 7))
+    pairs = [(digit, ALLOWED[digit][k]) for digit, k in zip(digits, colors, strict=True)]
+    return [Scene(digit, color, OTHERS[color][k]) for (digit, color), k in zip(pairs, backgrounds, strict=True)]
+
+
+def _never_seen(n: int, rng: np.random.Generator) -> list[Scene]:
+    backgrounds = rng.integers(7, size=n).tolist()
+    return [Scene(i % 10, HELD_OUT[i % 10], OTHERS[HELD_OUT[i % 10]][k]) for i, k in enumerate(backgrounds)]
+
+
+def _real(scenes: Sequence[Scene], mnist: data.Pictures, rng: np.random.Generator) -> Tensor:
+    """The scenes with digits that somebody wrote, (N, 3, 32, 32) in [-1, 1]."""
+    shuffled = rng.permutation(len(mnist))
+    rows = [shuffled[mnist.labels[shuffled] == digit] for digit in range(10)]
+    picked = [rows[scene.digit][i % len(rows[scene.digit])] for i, scene in enumerate(scenes)]
+    return draw(scenes, mnist.images[torch.tensor(picked)])

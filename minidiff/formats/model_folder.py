@@ -1,0 +1,96 @@
+"""Models on disk: which there are, and what their folders hold.
+
+A model of pictures has model.json and model.safetensors. One of a VAE's latents is in diffusers' layout, as Stable Diffusion is.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import torch
+
+from minidiff.files import ROOTS, load_weights, write, write_tensors
+from minidiff.formats import diffusers_folder as stable_diffusion
+from minidiff.formats.model_config import ModelConfig
+from minidiff.formats.safetensors import PICKLES
+from minidiff.formats.scheduler_config import scheduler_config
+from minidiff.networks import CLIPTextConfig, Conditional, UNetConfig
+from minidiff.registry import choose
+from minidiff.tokenizer import Tokenizer
+
+
+def models() -> dict[str, Path]:
+    """The shipped models of pictures, name -> folder."""
+    folders = [folder for root in ROOTS for folder in sorted((root / "weights").glob("*/"))]
+    return {
+        folder.name: folder
+        for folder in folders
+        if (folder / "model.json").exists() or stable_diffusion.is_folder(folder)
+    }
+
+
+def find_model(name: str | Path) -> Path:
+    """The folder of a shipped model, of a path, or of an id on huggingface.co, fetched if need be."""
+    path = Path(name)
+    if path.is_dir():
+        return path
+    if path.is_file():
+        why = "a pickle, which can run any program" if path.suffix in PICKLES else "one file"
+        raise ValueError(f"{path} is {why}: minidiff reads folders in diffusers' layout, with safetensors in them")
+    owner, _, repo = str(name).partition("/")
+    if owner and repo and "/" not in repo and not owner.startswith((".", "~")) and not Path(owner).is_dir():
+        return stable_diffusion.fetch(str(name))
+    return choose(str(name), models(), "model", " (or a folder with a model, or an id on huggingface.co)")
+
+
+def read(folder: Path, device: torch.device, dtype: torch.dtype | None = None) -> tuple:
+    """What a folder holds, as `TextToImage` takes it. Raises ValueError for a model that is not whole or of another kind."""
+    if not stable_diffusion.is_folder(folder):
+        config, net = _read_model(folder)
+        return config, net, device, Tokenizer.load(folder, config.text.length) if config.text else None
+    if dtype is None:
+        dtype = torch.float16 if device.type == "cuda" else torch.float32
+    parts = stable_diffusion.read(folder, device, dtype)
+    side = parts.sample_size * parts.vae.factor
+    config = ModelConfig(
+        name=folder.name,
+        unet=parts.unet.config,
+        picture=(parts.vae.config.in_channels, side, side),
+        fold=1,
+        scale=parts.scale,
+        text=parts.text_encoder.config,
+    )
+    return config, Conditional(parts.unet, parts.text_encoder), device, parts.tokenizer, parts.vae, parts.timing
+
+
+def save(pipe, folder: Path) -> None:
+    """Write the folder of a TextToImage, weights in float16."""
+    config = pipe.config
+    folder.mkdir(parents=True, exist_ok=True)
+    if pipe.vae:
+        timing = pipe.timing
+        if not timing.config:
+            timing = dataclasses.replace(timing, config=scheduler_config(config.schedule, config.prediction))
+        side = config.picture[1] // pipe.factor
+        parts = pipe.net.unet, pipe.vae, pipe.net.text_encoder, pipe.tokenizer, timing, side, config.scale
+        stable_diffusion.save(folder, stable_diffusion.Parts(*parts))
+        return
+    write_tensors(folder / "model.safetensors", {k: v.half() for k, v in pipe.net.state_dict().items()})
+    write(folder / "model.json", json.dumps(dataclasses.asdict(config), indent=2) + "\n")
+    if pipe.tokenizer:
+        pipe.tokenizer.save(folder)
+
+
+def _read_model(folder: Path) -> tuple[ModelConfig, Conditional]:
+    """The config and the network of a folder with model.json and model.safetensors."""
+    try:
+        fields = json.loads((folder / "model.json").read_text())
+        unet = UNetConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.pop("unet").items()})
+        text = fields.pop("text", None)
+        text = text and CLIPTextConfig(**text)
+        config = ModelConfig(unet=unet, text=text, picture=tuple(fields.pop("picture")), **fields)
+    except (OSError, KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{folder / 'model.json'} does not describe a model ({error})") from None
+    net = config.build()
+    load_weights(net, folder / "model.safetensors")
+    return config, net

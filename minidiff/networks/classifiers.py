@@ -1,0 +1,95 @@
+"""Classifiers: two that evaluate clean images, and one of noisy images, which classifier guidance follows."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from minidiff.networks.unet import DownBlock, TimeEmbedding, UNetConfig
+
+
+class Judge(nn.Module):
+    """Reads a digit, (B, 1, 28, 28) in [-1, 1] -> logits (B, 10), by way of 64 features."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Sequential(
+            _convolve(1, 16),
+            _convolve(16, 32, stride=2),  # 28 -> 14
+            _convolve(32, 32),
+            _convolve(32, 64, stride=2),  # 14 -> 7
+            _convolve(64, 64),
+        )
+        self.squeeze = nn.Linear(64 * 7 * 7, 64)
+        self.classify = nn.Linear(64, 10)
+
+    def features(self, x: Tensor) -> Tensor:
+        return F.relu(self.squeeze(self.conv(x).flatten(1)))  # (B, 64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classify(F.dropout(self.features(x), 0.3, self.training))  # (B, 10)
+
+
+class StyleJudge(nn.Module):
+    """Tells three styles of emoji apart, (B, 3, 64, 64) in [-1, 1] -> logits (B, 3).
+
+    What it found anywhere counts, and how much of it there is: a style is how things are drawn, wherever they are.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Sequential(
+            _convolve(3, 32, stride=2),  # 64 -> 32
+            _convolve(32, 48),
+            _convolve(48, 48, stride=2),  # 32 -> 16
+            _convolve(48, 64),
+            _convolve(64, 64, stride=2),  # 16 -> 8
+            _convolve(64, 64),
+        )
+        self.classify = nn.Linear(2 * 64, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = self.conv(x)
+        found = torch.cat([found.mean((2, 3)), found.amax((2, 3))], dim=1)  # (B, 128)
+        return self.classify(F.dropout(found, 0.2, self.training))
+
+
+class NoisyClassifier(nn.Module):
+    """Reads a noisy folded digit x (B, 4, 14, 14), told the network time (B,) -> logits (B, 10).
+
+    The way down of the digit UNet, and a linear layer that reads it, as in Dhariwal and Nichol 2021, section 4.3, whose
+    classifier is the UNet's way down as well.
+    """
+
+    def __init__(self):
+        super().__init__()
+        config = UNetConfig(channels=(16, 64), attention=(False, False), layers=1, groups=8)
+        self.time_embedding = TimeEmbedding(16, 64)
+        self.conv_in = nn.Conv2d(config.in_channels, 16, 3, padding=1)
+        self.down_blocks = nn.ModuleList(
+            [
+                DownBlock(config, before=16, width=16, heads=1, attention=False, last=False),  # 14 -> 7
+                DownBlock(config, before=16, width=64, heads=1, attention=False, last=True),
+            ]
+        )
+        self.norm = nn.GroupNorm(config.groups, 64)
+        self.classify = nn.Linear(64 * 7 * 7, 10)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        emb = self.time_embedding(time, x.dtype)  # (B, 64)
+        x = self.conv_in(x)  # (B, 16, 14, 14)
+        for block in self.down_blocks:
+            x = block(x, emb, context=None, skips=[])
+        return self.classify(F.silu(self.norm(x)).flatten(1))  # (B, 10)
+
+
+def _convolve(before: int, width: int, stride: int = 1) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(before, width, 3, stride, padding=1), nn.BatchNorm2d(width), nn.ReLU())
+
+
+CLASSIFIERS: dict[str, Callable[[], nn.Module]] = {
+    "judge": Judge,
+    "style_judge": StyleJudge,
+    "noisy_classifier": NoisyClassifier,
+}

@@ -1,0 +1,5 @@
+"""From prompts to images: where the mathematics and the networks meet."""
+
+from minidiff.pipeline.text_to_image import TextToImage, to_pil
+
+__all__ = ["TextToImage", "to_pil"]

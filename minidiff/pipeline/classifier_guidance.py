@@ -1,0 +1,57 @@
+"""What a walk can be made to follow besides the denoiser: two log p for `minidiff.diffusion.guide`.
+
+from minidiff.pipeline.classifier_guidance import classifier_log_p, load_noisy_classifier
+
+sevens = classifier_log_p(load_noisy_classifier(), torch.full((8,), 7), pipe.schedule.net_time)
+pipe.latents(["7"] * 8, scale=0, log_p=sevens, log_p_scale=4.0)  # scale=0: the denoiser itself is told nothing
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from minidiff.diffusion.schedules import as_time
+from minidiff.files import asset, load_weights
+from minidiff.networks import CLIP, NoisyClassifier
+
+LogP = Callable[[Tensor, Tensor, Tensor], Tensor]  # (x, t, x0_hat) -> (B,)
+
+
+def load_noisy_classifier(device: torch.device | str = "cpu", folder: Path | None = None) -> NoisyClassifier:
+    """The shipped noisy classifier, or the one in `folder`: it reads folded digits (B, 4, 14, 14), noisy as the flow schedule's."""
+    net = NoisyClassifier()
+    load_weights(net, (folder or asset("weights/noisy_classifier")) / "model.safetensors")
+    return net.eval().requires_grad_(False).to(device)
+
+
+def classifier_log_p(classifier: Callable, labels: Tensor, net_time: Callable[[Tensor], Tensor]) -> LogP:
+    """log p(label | x_t), as a classifier of noisy pictures sees it. Dhariwal and Nichol 2021, section 4.
+
+    classifier: (x (B, ...), time (B,)) -> logits (B, K). labels: (B,), what each picture should show. net_time: the
+    schedule's, what the classifier is told at t.
+    """
+
+    def log_p(x: Tensor, t: Tensor | float, x0_hat: Tensor) -> Tensor:
+        time = net_time(as_time(t)).to(x.dtype).to(x.device).expand(len(x))
+        return -F.cross_entropy(classifier(x, time), labels.to(x.device), reduction="none")  # (B,)
+
+    return log_p
+
+
+def clip_log_p(clip: CLIP, text: Tensor, decode: Callable[[Tensor], Tensor]) -> LogP:
+    """How well x0_hat fits its text, as a CLIP of clean pictures sees it: exp(logit_scale) times the cosine.
+
+    text: ids (B, L), one text a picture. decode: x0_hat -> pictures (B, 3, H, W) in [-1, 1], with gradients. But for a
+    constant of each picture it is CLIP's log p(text | picture). That x0_hat, a mean of many pictures, stands in for
+    all of them is the approximation of Chung et al. 2022 (DPS); the gradient flows back through the denoiser.
+    """
+    with torch.no_grad():
+        wanted = clip.logit_scale.exp() * clip.embed_text(text)  # (B, E)
+
+    def log_p(x: Tensor, t: Tensor | float, x0_hat: Tensor) -> Tensor:
+        return (wanted * clip.embed_pictures(decode(x0_hat))).sum(1)  # (B,)
+
+    return log_p

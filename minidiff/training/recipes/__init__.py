@@ -1,0 +1,1 @@
+"""What `minidiff train NAME` trains, one file each."""
