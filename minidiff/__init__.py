@@ -1,7 +1,11 @@
 """minidiff: Stable Diffusion, built up from the first speck of noise."""
 
 __version__ = "0.1.0"
-__all__ = ["TextToImage", "__version__"]
+__all__ = ["REPOSITORY", "TextToImage", "__version__"]
+
+REPOSITORY = (
+    ""  # the public address, such as "https://github.com/OWNER/minidiff"; badges are left out while it is empty
+)
 
 
 def __getattr__(name: str):

@@ -4,6 +4,7 @@ import importlib.util
 import platform
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 # A check yields (all is well, what was found, what to type if not).
@@ -99,3 +100,11 @@ def examine() -> int:
             ill += not well
     print("all is well" if not ill else f"{ill} thing{'s' if ill > 1 else ''} to mend")
     return int(ill > 0)
+
+
+@dataclass
+class Doctor:
+    """What this machine has, and what to type about what is wrong."""
+
+    def run(self) -> None:
+        sys.exit(examine())

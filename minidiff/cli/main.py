@@ -1,15 +1,28 @@
-"""`minidiff ...`: from what is typed to a command, and from an error to one line."""
+"""`minidiff ...`: from what is typed to a command, and from an error to one line.
+
+Every command is a dataclass, its fields are the options. torch and its friends cost seconds to import, so they are
+imported where they are needed: `minidiff --help` answers at once.
+"""
 
 import io
 import os
 import sys
 import time
+import traceback
 from contextlib import redirect_stderr
 from itertools import dropwhile, takewhile
 
 import tyro
 
-from minidiff.cli.commands import COMMANDS
+from minidiff import REPOSITORY
+from minidiff.cli.doctor import Doctor
+from minidiff.cli.evaluate import Evaluate
+from minidiff.cli.list import List
+from minidiff.cli.sample import Sample
+from minidiff.cli.train import Train
+from minidiff.registry import UserError
+
+COMMANDS = {"sample": Sample, "train": Train, "evaluate": Evaluate, "list": List, "doctor": Doctor}
 
 
 def parse(args: list[str]):
@@ -46,9 +59,14 @@ def main(args: list[str] | None = None) -> None:
     command = parse(sys.argv[1:] if args is None else args)
     try:
         command.run()
-    except (ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         if os.environ.get("MINIDIFF_DEBUG"):  # show where it came from
             raise
         fail(" ".join(str(error).split()))
     except KeyboardInterrupt:
         fail("stopped")
+    except Exception:  # not the user's fault
+        traceback.print_exc()
+        where = f" at {REPOSITORY}/issues" if REPOSITORY else ""
+        print(f"minidiff: this is a bug. Please report it{where}, with these lines and your command.", file=sys.stderr)
+        sys.exit(1)
