@@ -10,9 +10,9 @@ import torch
 
 from minidiff import TextToImage, data, image_files
 from minidiff.course import figures
-from minidiff.course.figures.editing import some_emoji
+from minidiff.course.examples import FACE, some_emoji
 from minidiff.data.color_digits import HELD_OUT, OTHERS, Scene, caption
-from minidiff.diffusion import FLOW, cfg, flow
+from minidiff.diffusion import DEFAULT_SAMPLER, FLOW, cfg, flow
 from minidiff.files import write
 
 HERE = Path(__file__).resolve().parent / "images"
@@ -21,10 +21,9 @@ BLUE, ORANGE, INK = "#0072B2", "#D55E00", "#222222"  # told apart by colour-blin
 
 
 def animation(pipe: TextToImage) -> None:
-    frames = [pipe.decode(step.x) for step in pipe.stream(DIGITS * 3, steps=24, seed=0)]
-    write(
-        HERE / "denoising.png", image_files.encode([image_files.sheet(frame, columns=10, zoom=2) for frame in frames])
-    )
+    """Ten digits coming out of noise; 16 shades of gray keep the file small."""
+    frames = [(15 * pipe.decode(step.x)).round() / 15 for step in pipe.stream(DIGITS, seed=0)]
+    write(HERE / "denoising.gif", image_files.encode([image_files.sheet(x, 10, zoom=3) for x in frames], ".gif"))
 
 
 def method(pipe: TextToImage) -> None:
@@ -38,13 +37,13 @@ def method(pipe: TextToImage) -> None:
 
     steps = list(pipe.stream(["7"], steps=20, seed=3))
     start = torch.randn(1, 4, 14, 14, generator=torch.Generator().manual_seed(3))
-    walk = {1.0: start} | {round(float(step.t), 3): step.x for step in steps}
-    bottom = [pipe.decode(walk[t])[0, 0] for t in times]
+    path = {1.0: start} | {round(float(step.t), 3): step.x for step in steps}
+    bottom = [pipe.decode(path[t])[0, 0] for t in times]
 
-    x, t = walk[0.75], 0.75
+    x, t = path[0.75], 0.75
     text, null = pipe.encode(["7"]), pipe.encode_negative(None, 1)
-    beliefs = [cfg(pipe.net.unet, schedule, FLOW, text, null, w)(x, t) for w in (1.0, 0.0, 4.0)]
-    with_text, without, guided = (pipe.decode(belief)[0, 0] for belief in beliefs)
+    guesses = [cfg(pipe.net.unet, schedule, FLOW, text, null, w)(x, t) for w in (1.0, 0.0, 4.0)]
+    with_text, without, guided = (pipe.decode(guess)[0, 0] for guess in guesses)
 
     figure = plt.figure(figsize=(11, 6.6), facecolor="white")
     canvas = figure.add_axes((0, 0, 1, 1))
@@ -88,7 +87,7 @@ def method(pipe: TextToImage) -> None:
     canvas.text(
         55,
         0.8,
-        r"denoise:  from noise alone, move a little toward $\hat{x}_0$ and ask again",
+        r"denoise:  from pure noise, move a little toward $\hat{x}_0$ and predict again",
         ha="center",
         fontsize=13,
         color=ORANGE,
@@ -105,22 +104,22 @@ def method(pipe: TextToImage) -> None:
     arrow((19, y + 2.5), (29, y + 2.5), INK)
     arrow((19, y - 2.5), (29, y - 2.5), INK)
     canvas.text(24, y + 3.2, '"seven"', ha="center", va="bottom", fontsize=10, color=INK)
-    canvas.text(24, y - 3.2, "nothing", ha="center", va="top", fontsize=10, color=INK)
-    picture(with_text, 58, y + 6, 8, 'told "seven"', below=False)
-    picture(without, 58, y - 6, 8, "told nothing")
+    canvas.text(24, y - 3.2, "no text", ha="center", va="top", fontsize=10, color=INK)
+    picture(with_text, 58, y + 6, 8, "conditional", below=False)
+    picture(without, 58, y - 6, 8, "unconditional")
     arrow((46, y + 2.5), (53, y + 5), INK)
     arrow((46, y - 2.5), (53, y - 5), INK)
     canvas.text(78, y + 4.6, "guidance: amplify\nthe difference", ha="center", va="bottom", fontsize=11, color=INK)
-    canvas.text(78, y + 2.2, r"nothing $+\ w\ ($seven $-$ nothing$)$", ha="center", va="center", fontsize=11, color=INK)
+    canvas.text(78, y + 2.2, r"uncond. $+\ w\ ($cond. $-$ uncond.$)$", ha="center", va="center", fontsize=11, color=INK)
     arrow((64, y), (91, y), INK)
-    picture(guided, 97, y, 9, r"the belief $\hat{x}_0$")
+    picture(guided, 97, y, 9, r"the estimate $\hat{x}_0$")
     figure.savefig(HERE / "method.png", dpi=110)
 
 
 def sampler(pipe: TextToImage) -> None:
     write(
         HERE / "sampler.png",
-        image_files.encode(figures.sampler(pipe, "7", sampler="dpmpp_2m", steps=8, seed=0, scale=1.5)),
+        image_files.encode(figures.sampler(pipe, "7", sampler=DEFAULT_SAMPLER, steps=8, seed=0, scale=1.5)),
     )
 
 
@@ -151,7 +150,7 @@ def vae(pipe: TextToImage) -> None:
 
 def edit(pipe: TextToImage) -> None:
     """The lower half of a face, drawn anew: of an emoji that was in no training in this style."""
-    face = some_emoji(64)["smiling face with tear"]
+    face = some_emoji(64)[FACE]
     wish = "a twemoji emoji of a face with tongue"
     write(
         HERE / "edit.png", image_files.encode(figures.edit(pipe, face, wish, strength=1.0, part="lower half", seed=1))

@@ -14,9 +14,9 @@ import torch
 from minidiff import data
 from minidiff.diffusion import FLOW, flow
 from minidiff.files import write
-from minidiff.networks import Fold
+from minidiff.networks import SpaceToDepth
 from minidiff.training import TrainConfig, train
-from minidiff.training.recipes.presets import MNIST
+from minidiff.training.recipes.mnist import MNIST
 
 STEPS, BATCH, SEEDS = 600, 64, (1, 2, 3)
 WINDOW = 50  # the loss of a single step is too noisy to compare: the mean of the last so many
@@ -27,7 +27,7 @@ MARGIN = 0.1  # the band is widened by a tenth on both sides, since three runs d
 def losses(seed: int, steps: int) -> list[float]:
     """The loss after every step of a run."""
     torch.manual_seed(seed)
-    net, fold = MNIST.build().to(memory_format=torch.channels_last), Fold(MNIST.fold)
+    net, fold = MNIST.build().to(memory_format=torch.channels_last), SpaceToDepth(MNIST.fold)
     batches = ((fold.encode(images), labels) for images, labels in data.batches(data.mnist("train"), BATCH, seed))
     config = TrainConfig(steps=STEPS, seed=seed)  # also when fewer are run: the learning rate depends on it
     values = []

@@ -4,7 +4,23 @@ import pytest
 import torch
 from exact import TWO_MOONS
 
-from minidiff.diffusion import FLOW, X0, V, cfg, clipped, cosine, denoiser, edm, flow, guide, rescaled, to_x0
+from minidiff.diffusion import (
+    FLOW,
+    GUIDANCES,
+    X0,
+    V,
+    amplified,
+    autoguidance,
+    cfg,
+    clipped,
+    cosine,
+    denoiser,
+    edm,
+    flow,
+    guide,
+    rescaled,
+    to_x0,
+)
 from minidiff.networks import UNet, UNetConfig
 
 X = torch.randn(3, 1, 4, 4, generator=torch.Generator().manual_seed(0))
@@ -117,3 +133,28 @@ def test_guide_refuses_to_divide_by_zero():
 
 def test_clipped_stays_within_pictures():
     assert clipped(lambda x, t: 3 * x)(torch.tensor([-1.0, 0.1, 1.0]), 0.5).tolist() == pytest.approx([-1, 0.3, 1])
+
+
+@pytest.mark.parametrize("schedule, pred", [(flow(), FLOW), (cosine(), V), (edm(), V)])
+def test_cfg_is_two_denoisers_amplified(schedule, pred):
+    without, with_text = (denoiser(net, schedule, pred, c) for c in (NULL.expand(3, -1, -1), CONTEXT))
+    for interval in ((0.0, 1.0), (0.3, 0.6)):
+        for t in (0.5, 0.8):
+            composed = amplified(with_text, without, 3.0, interval)(X, t)
+            fused = cfg(net, schedule, pred, CONTEXT, NULL, 3.0, interval=interval)(X, t)
+            torch.testing.assert_close(fused, composed, rtol=0, atol=1e-4)
+
+
+def test_autoguidance_leads_away_from_the_weak_model():
+    weak = denoiser(lambda x, time, context: 0.5 * net(x, time, context), flow(), FLOW, CONTEXT)
+    good = denoiser(net, flow(), FLOW, CONTEXT)
+    for scale in (0.0, 1.0, 2.5):
+        guided = autoguidance(net, flow(), FLOW, CONTEXT, NULL, scale, weak=weak)(X, 0.4)
+        torch.testing.assert_close(guided, weak(X, 0.4) + scale * (good(X, 0.4) - weak(X, 0.4)))
+
+
+@pytest.mark.parametrize("name", GUIDANCES)
+def test_every_guidance_is_the_conditional_prediction_at_scale_1(name):
+    options = {"weak": lambda x, t: torch.zeros_like(x)} if name == "autoguidance" else {}
+    guided = GUIDANCES[name](net, flow(), FLOW, CONTEXT, NULL, 1.0, **options)(X, 0.4)
+    torch.testing.assert_close(guided, denoiser(net, flow(), FLOW, CONTEXT)(X, 0.4), rtol=0, atol=1e-6)

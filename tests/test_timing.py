@@ -3,7 +3,21 @@
 import pytest
 import torch
 
-from minidiff.diffusion import EPS, FLOW, SCHEDULES, X0, V, karras, leading, linspace, trailing
+from minidiff.diffusion import (
+    EPS,
+    FLOW,
+    GRIDS,
+    IN_DIFFUSERS,
+    SAMPLERS,
+    SCHEDULES,
+    X0,
+    V,
+    karras,
+    leading,
+    linspace,
+    trailing,
+    uniform,
+)
 from minidiff.formats.scheduler_config import PREDICTED, scheduler_config, timing_of
 
 SD = {  # as Stable Diffusion 1.x has it
@@ -25,6 +39,30 @@ def test_stable_diffusion():
     same(timing.times(20, "euler"), linspace(20, schedule))
     same(timing.times(20, "dpmpp_2m"), linspace(20, schedule, spare=1))
     assert [timing.scaled(sampler) for sampler in ("ddim", "ddpm", "euler", "heun", "dpmpp_2m")] == [0, 0, 1, 1, 0]
+
+
+def test_samplers_that_declare_nothing_follow_the_default_one():
+    timing, schedule = timing_of(SD), SCHEDULES["scaled_linear"]()
+    for sampler in ("unipc", "dpmpp_2m_sde", "somebody's own"):
+        same(timing.times(20, sampler), linspace(20, schedule, spare=1))
+        assert float(timing.times(20, sampler)[0]) == 1.0 and not timing.scaled(sampler)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_what_a_sampler_declares_is_so(name):
+    import diffusers
+
+    like, drawn = IN_DIFFUSERS[name], []
+    assert hasattr(diffusers, like.scheduler) and like.spacing in GRIDS
+    timing_of({"_class_name": like.scheduler})  # a config that names it is read
+    schedule = SCHEDULES["flow"]()
+
+    def noise(x):
+        drawn.append(x)
+        return torch.randn_like(x)
+
+    list(SAMPLERS[name](lambda x, t: x / 2, torch.ones(1, 2), uniform(3, schedule), schedule, noise=noise))
+    assert bool(drawn) == like.draws_noise
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "euler", "dpmpp_2m"])

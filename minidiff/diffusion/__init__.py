@@ -5,8 +5,9 @@ schedules, predictions, ideal, grids, samplers, guidance.
 """
 
 from minidiff.diffusion.grids import GRIDS, karras, leading, linspace, trailing, uniform
-from minidiff.diffusion.guidance import cfg, clipped, guide, rescaled
+from minidiff.diffusion.guidance import GUIDANCES, amplified, autoguidance, cfg, clipped, guide, rescaled
 from minidiff.diffusion.ideal import ideal, score
+from minidiff.diffusion.more_samplers import dpmpp_2m_sde, unipc
 from minidiff.diffusion.predictions import (
     EPS,
     FLOW,
@@ -20,7 +21,19 @@ from minidiff.diffusion.predictions import (
     target,
     to_x0,
 )
-from minidiff.diffusion.samplers import SAMPLERS, Step, ddim, ddpm, dpmpp_2m, euler, heun
+from minidiff.diffusion.samplers import (
+    DEFAULT_SAMPLER,
+    IN_DIFFUSERS,
+    SAMPLERS,
+    InDiffusers,
+    Step,
+    ddim,
+    ddpm,
+    dpmpp_2m,
+    euler,
+    heun,
+    sampler,
+)
 from minidiff.diffusion.schedules import (
     SCHEDULES,
     Schedule,
@@ -35,44 +48,9 @@ from minidiff.diffusion.schedules import (
 )
 
 __all__ = [
-    "EPS",
-    "FLOW",
-    "GRIDS",
-    "PREDICTIONS",
-    "SAMPLERS",
-    "SCHEDULES",
-    "X0",
-    "Denoiser",
-    "Prediction",
-    "Schedule",
-    "Step",
-    "V",
-    "cfg",
-    "clipped",
-    "cosine",
-    "ddim",
-    "ddpm",
-    "denoiser",
-    "dpmpp_2m",
-    "edm",
-    "euler",
-    "flow",
-    "guide",
-    "heun",
-    "ideal",
-    "karras",
-    "leading",
-    "linear",
-    "linspace",
-    "predict",
-    "rescaled",
-    "rescheduled",
-    "scaled_linear",
-    "score",
-    "table",
-    "target",
-    "to_x0",
-    "trailing",
-    "uniform",
-    "zero_terminal_snr",
-]
+    "DEFAULT_SAMPLER", "Denoiser", "EPS", "FLOW", "GRIDS", "GUIDANCES", "IN_DIFFUSERS", "InDiffusers", "PREDICTIONS",
+    "Prediction", "SAMPLERS", "SCHEDULES", "Schedule", "Step", "V", "X0", "amplified", "autoguidance", "cfg", "clipped",
+    "cosine", "ddim", "ddpm", "denoiser", "dpmpp_2m", "dpmpp_2m_sde", "edm", "euler", "flow", "guide", "heun", "ideal",
+    "karras", "leading", "linear", "linspace", "predict", "rescaled", "rescheduled", "sampler", "scaled_linear", "score",
+    "table", "target", "to_x0", "trailing", "uniform", "unipc", "zero_terminal_snr",
+]  # fmt: skip

@@ -1,7 +1,7 @@
 """Which times a sampler visits: n steps need n + 1 times, from noise down to data.
 
 `uniform` and `karras` are for any schedule. `linspace`, `leading` and `trailing` count in the N
-indices of a beta table (index i is time (i + 1) / N) as diffusers does, so that its pictures can be
+indices of a beta table (index i is time (i + 1) / N) as diffusers does, so that its images can be
 repeated; the names are from Lin et al. 2023, table 2. There, `spare=1` gives the
 variant that diffusers uses with DPM-Solver++, whose last index is another.
 """

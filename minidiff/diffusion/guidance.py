@@ -1,6 +1,7 @@
-"""Guidance: functions around a Denoiser that pull its belief toward what is wanted.
+"""Guidance: closures around a Denoiser that move its estimate toward what is wanted.
 
 The scale w follows one convention: w = 0 is unconditional, w = 1 is conditional, w > 1 amplifies.
+A guidance in GUIDANCES is called as (net, schedule, pred, context, null, scale, **options) and returns a Denoiser.
 """
 
 from collections.abc import Callable
@@ -8,29 +9,27 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from minidiff.diffusion.predictions import Denoiser, Prediction, predict, to_x0
+from minidiff.diffusion.predictions import Denoiser, Prediction, denoiser, predict, to_x0
 from minidiff.diffusion.schedules import Schedule, as_time, broadcast
 
 
 def cfg(
-    net,
-    schedule: Schedule,
-    pred: Prediction,
-    context: Tensor,
-    null: Tensor,
-    scale: float,
-    *,
-    rescale: float = 0.0,
-    interval: tuple[float, float] = (0.0, 1.0),
-) -> Denoiser:
-    """Classifier-free guidance: ask with and without the text, and amplify the difference.
+    net, schedule: Schedule, pred: Prediction, context: Tensor, null: Tensor, scale: float, *,
+    rescale: float = 0.0, interval: tuple[float, float] = (0.0, 1.0),
+) -> Denoiser:  # fmt: skip
+    """Classifier-free guidance: predict with and without the text, and amplify the difference.
 
-    context: (B, L, D), what the picture should show. null: the same for nothing, (1, L, D) or
-    (B, L, D). Both questions travel as two copies of x in one batch. Ho and Salimans 2022,
-    equation 6, whose w is this scale - 1. rescale: see `rescaled`. interval: the times t at which
-    the scale holds; elsewhere it is 1 (Kynkaanniemi et al. 2024).
+    context: (B, L, D), what the image should show. null: the null context, (1, L, D) or (B, L, D). Ho and
+    Salimans 2022, equation 6, whose w is this scale - 1. rescale: see `rescaled`. interval: the times t at
+    which the scale holds; elsewhere it is 1 (Kynkaanniemi et al. 2024).
+
+    The same algebra as `amplified`, on the network's raw outputs: two copies of x in one batch cost one forward
+    pass, nothing is rounded through 1 / alpha, and `rescale` is diffusers'.
     """
-    low, high = interval
+    if scale == 1:  # the conditional prediction alone
+        return denoiser(net, schedule, pred, context)
+    if scale == 0 and tuple(interval) == (0, 1):
+        return denoiser(net, schedule, pred, null.expand_as(context))
 
     def denoise(x: Tensor, t: Tensor | float) -> Tensor:
         both = torch.cat([null.expand_as(context), context])
@@ -38,8 +37,7 @@ def cfg(
         out_null, out_text = predict(
             net, schedule, torch.cat([x, x]), torch.cat([time, time]) if time.ndim else time, both
         ).chunk(2)
-        amplify = torch.where((low <= time) & (time <= high), scale, 1.0)
-        out = out_null + broadcast(amplify, x) * (out_text - out_null)
+        out = out_null + _amount(scale, interval, time, x) * (out_text - out_null)
         if rescale:
             out = rescaled(out, out_text, rescale)
         return to_x0(pred, out, x, *schedule.at(t, x))
@@ -47,14 +45,44 @@ def cfg(
     return denoise
 
 
-def rescaled(out: Tensor, out_text: Tensor, amount: float) -> Tensor:
-    """Guidance makes contrasts louder: bring each picture's spread back toward that of the text's answer.
+def amplified(good: Denoiser, bad: Denoiser, scale: float, interval: tuple[float, float] = (0.0, 1.0)) -> Denoiser:
+    """Two denoisers as one: from the bad estimate toward the good one, and for scale > 1 beyond it."""
 
-    out, out_text: (B, C, H, W). amount: 0 leaves out as it is, 1 gives it the spread of out_text.
+    def denoise(x: Tensor, t: Tensor | float) -> Tensor:
+        x0_good, x0_bad = good(x, t), bad(x, t)
+        return x0_bad + _amount(scale, interval, as_time(t), x) * (x0_good - x0_bad)
+
+    return denoise
+
+
+def autoguidance(
+    net, schedule: Schedule, pred: Prediction, context: Tensor, null: Tensor, scale: float, *,
+    weak: Denoiser, interval: tuple[float, float] = (0.0, 1.0),
+) -> Denoiser:  # fmt: skip
+    """Away from a worse model instead of from the unconditional prediction: both see the text. Karras et al. 2024.
+
+    weak: a smaller or less trained denoiser of the same x, with the same condition. null is not used.
+    """
+    return amplified(denoiser(net, schedule, pred, context), weak, scale, interval)
+
+
+GUIDANCES: dict[str, Callable[..., Denoiser]] = {"cfg": cfg, "autoguidance": autoguidance}
+
+
+def _amount(scale: float, interval: tuple[float, float], time: Tensor, like: Tensor) -> Tensor:
+    """The scale within the interval and 1 outside, ready to be multiplied with `like` (B, C, H, W)."""
+    low, high = interval
+    return broadcast(torch.where((low <= time) & (time <= high), scale, 1.0), like)
+
+
+def rescaled(out: Tensor, out_text: Tensor, amount: float) -> Tensor:
+    """Guidance raises contrast: bring each image's standard deviation back toward that of the conditional output.
+
+    out, out_text: (B, C, H, W). amount: 0 leaves out as it is, 1 gives it the standard deviation of out_text.
     Lin et al. 2024, equations 14 to 16.
     """
-    spread, wanted = (o.std(dim=(1, 2, 3), keepdim=True) for o in (out, out_text))
-    return amount * out * (wanted / spread) + (1 - amount) * out
+    own, wanted = (o.std(dim=(1, 2, 3), keepdim=True) for o in (out, out_text))
+    return amount * out * (wanted / own) + (1 - amount) * out
 
 
 def guide(
@@ -62,7 +90,7 @@ def guide(
 ) -> Denoiser:
     """Classifier guidance: move x0_hat along the gradient of log p(c | x_t).
 
-    log_p: (x, t, x0_hat) -> (B,). One that looks at x, a classifier of noisy pictures, is exact at
+    log_p: (x, t, x0_hat) -> (B,). One that looks at x, a classifier of noisy images, is exact at
     scale 1 (Dhariwal and Nichol 2021, by Tweedie's formula); one that looks at x0_hat is the
     approximation of Chung et al. 2022 (DPS). Raises ValueError at alpha = 0: start just below t = 1.
     """
@@ -81,5 +109,5 @@ def guide(
 
 
 def clipped(denoise: Denoiser, low: float = -1.0, high: float = 1.0) -> Denoiser:
-    """A Denoiser whose belief stays within the range of pictures."""
+    """A Denoiser whose estimate stays within the range of images."""
     return lambda x, t: denoise(x, t).clamp(low, high)

@@ -1,4 +1,4 @@
-"""What a network predicts, and how a picture is read from it.
+"""What a network predicts, and how a denoised estimate is computed from it.
 
 Every common target is  a * x0 + b * eps;  only the two coefficients differ. A network's output
 and x_t = alpha * x0 + sigma * eps are two equations in two unknowns: solving them for x0
@@ -12,11 +12,11 @@ from torch import Tensor
 
 from minidiff.diffusion.schedules import Schedule, as_time, broadcast
 
-Denoiser = Callable[[Tensor, Tensor], Tensor]  # (x, t) -> x0_hat, the picture it believes in
+Denoiser = Callable[[Tensor, Tensor], Tensor]  # (x, t) -> x0_hat, the denoised estimate
 
 
 class Prediction(NamedTuple):
-    """A name, and (alpha, sigma) -> (a, b), the target's shares of picture and noise."""
+    """A name, and (alpha, sigma) -> (a, b), the target's coefficients of data and noise."""
 
     name: str
     coefficients: Callable[[Tensor, Tensor], tuple[Tensor | float, Tensor | float]]
@@ -36,7 +36,7 @@ def _length(alpha: Tensor, sigma: Tensor) -> Tensor:
 
 
 def target(pred: Prediction, x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-    """What the network should have said: a * x0 + b * eps, of the shape of x0.
+    """What the network should predict: a * x0 + b * eps, of the shape of x0.
 
     alpha, sigma: from `Schedule.at`.
     """
@@ -55,7 +55,7 @@ def to_x0(pred: Prediction, out: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor
     determinant = b * alpha - a * sigma
     if (determinant.abs() < 1e-6).any():
         raise ValueError(
-            f"{pred.name}-prediction cannot see the picture where alpha is 0 (zero terminal SNR): "
+            f"{pred.name}-prediction cannot be turned into an image where alpha is 0 (zero terminal SNR): "
             "there x_t is noise alone. Use v-prediction, or start below t = 1"
         )
     return (b * x - sigma * out) / determinant

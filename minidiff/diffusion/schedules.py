@@ -1,4 +1,4 @@
-"""Noise schedules: how much picture and how much noise there is at time t.
+"""Noise schedules: how much signal and how much noise there is at time t.
 
     x_t = alpha_t * x_0 + sigma_t * eps,    t from 0 (data) to 1 (noise)
 
@@ -18,28 +18,28 @@ def _one(t: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Two coefficients of time, and what a network is told about them.
+    """Two coefficients of time, and what a network is given of them.
 
     The four callables take float64 times on the CPU, in [0, 1], and keep their shape.
     """
 
-    alpha: Callable[[Tensor], Tensor]  # what is left of the picture
-    sigma: Callable[[Tensor], Tensor]  # how much noise has come
-    net_time: Callable[[Tensor], Tensor]  # the time as the network is told it
+    alpha: Callable[[Tensor], Tensor]  # what is left of the image
+    sigma: Callable[[Tensor], Tensor]  # the standard deviation of the noise
+    net_time: Callable[[Tensor], Tensor]  # the time that is passed to the network
     net_scale: Callable[[Tensor], Tensor] = _one  # what the network's input is multiplied by
     steps: int | None = None  # length of the beta table; None for a closed form
 
     def at(self, t: Tensor | float, like: Tensor) -> tuple[Tensor, Tensor]:
-        """alpha and sigma at `t`, ready to be multiplied with `like` (B, C, H, W).
+        """alpha and sigma at `t`, ready to multiply `like` (B, C, H, W).
 
-        t: a number, or (B,) with one time a picture. Computed in float64, cast to `like` last.
+        t: a number, or (B,) with one time an image. Computed in float64, cast to `like` last.
         This is the only place that broadcasts. Raises ValueError for any other shape of t.
         """
         t = as_time(t)
         return tuple(broadcast(f(t), like) for f in (self.alpha, self.sigma))
 
     def add_noise(self, x0: Tensor, eps: Tensor, t: Tensor | float) -> Tensor:
-        """The forward process in one step: x_t from a clean picture and noise of its shape.
+        """The forward process in one step: x_t from a clean image and noise of its shape.
 
         Ho et al. 2020, equation 4.
         """
@@ -71,14 +71,14 @@ class Schedule:
 
 
 def as_time(t: Tensor | float) -> Tensor:
-    """Times live on the CPU in float64, wherever the pictures are."""
+    """Times live on the CPU in float64, wherever the images are."""
     return torch.as_tensor(t.detach().cpu() if isinstance(t, Tensor) else t, dtype=torch.float64)
 
 
 def broadcast(value: Tensor, like: Tensor) -> Tensor:
-    """A number, or (B,), as something that multiplies `like` (B, ...) picture by picture."""
+    """A number, or (B,), as something that multiplies `like` (B, ...) image by image."""
     if value.ndim > 1 or (value.ndim == 1 and len(value) != len(like)):
-        raise ValueError(f"a time must be one number or one a picture ({len(like)},), got shape {tuple(value.shape)}")
+        raise ValueError(f"a time must be one number or one an image ({len(like)},), got shape {tuple(value.shape)}")
     shape = (-1,) + (1,) * (like.ndim - 1) if value.ndim else ()
     return value.to(like.dtype).to(like.device).reshape(shape)  # in this order: MPS has no float64
 
@@ -87,7 +87,7 @@ def broadcast(value: Tensor, like: Tensor) -> Tensor:
 
 
 def cosine() -> Schedule:
-    """alpha = cos(pi t / 2): a quarter turn from picture to noise.
+    """alpha = cos(pi t / 2): a quarter turn from data to noise.
 
     Nichol and Dhariwal 2021, equation 17, without its offset (which keeps the first betas of a
     table from being tiny; in continuous time there is no table).
@@ -104,7 +104,7 @@ def flow() -> Schedule:
 def edm(sigma_max: float = 80.0) -> Schedule:
     """alpha = 1, sigma = 80 t: noise is only ever added. Karras et al. 2022, table 1.
 
-    The picture grows with the noise, so the network's input is shrunk back to variance 1
+    x grows with the noise, so the network's input is scaled back to variance 1
     and its time is ln(sigma) / 4.
     """
     return Schedule(
@@ -133,15 +133,15 @@ def scaled_linear(steps: int = 1000, first: float = 0.00085, last: float = 0.012
 
 
 def _alphas(betas: Tensor) -> Tensor:
-    """Each step keeps sqrt(1 - beta) of the picture, and the steps multiply."""
+    """Each step keeps sqrt(1 - beta) of the signal, and the steps multiply."""
     return torch.cumprod(1 - betas, dim=0).sqrt()
 
 
 def table(alphas: Tensor) -> Schedule:
     """A schedule from alpha at N steps, with alpha**2 + sigma**2 = 1 (variance preserving).
 
-    alphas: (N,), falling, in [0, 1]. Entry i is time (i + 1) / N; time 0 is the clean picture,
-    added here; the network is told N t - 1, its index. Between the entries the angle
+    alphas: (N,), falling, in [0, 1]. Entry i is time (i + 1) / N; time 0 is the clean image,
+    added here; the network gets N t - 1, the index. Between the entries the angle
     atan2(sigma, alpha) is interpolated.
     """
     alphas = torch.cat([torch.ones(1, dtype=torch.float64), alphas.double()])
@@ -165,7 +165,7 @@ def table(alphas: Tensor) -> Schedule:
 
 
 def zero_terminal_snr(schedule: Schedule) -> Schedule:
-    """A table shifted and stretched so that nothing of the picture is left at t = 1.
+    """A table shifted and stretched so that no signal is left at t = 1.
 
     Lin et al. 2023, algorithm 1. Raises ValueError for a closed form, which needs no such care.
     """
@@ -178,11 +178,10 @@ def zero_terminal_snr(schedule: Schedule) -> Schedule:
 
 
 def rescheduled(path: Schedule, trained: Schedule) -> Schedule:
-    """Walk along `path` with a network that was trained on `trained`.
+    """Sample along `path` with a network that was trained on `trained`.
 
-    Two schedules that show the same ratio of noise to picture show the same picture at another
-    brightness. So the network is told the time of `trained` at which the ratio is the same, and its
-    input is rescaled to the brightness it knows. Karras et al. 2022, section 2 and appendix B.
+    At the same ratio of noise to signal, two schedules hold the same x up to a factor. So the network gets
+    the time of `trained` at which the ratio is the same, and its input is multiplied by that factor. Karras et al. 2022, section 2 and appendix B.
     """
 
     def trained_time(t: Tensor) -> Tensor:
@@ -191,8 +190,8 @@ def rescheduled(path: Schedule, trained: Schedule) -> Schedule:
     def net_scale(t: Tensor) -> Tensor:
         s = trained_time(t)
         # sqrt(alpha^2 + sigma^2) rather than alpha: it is never zero
-        brightness = torch.hypot(trained.alpha(s), trained.sigma(s)) / torch.hypot(path.alpha(t), path.sigma(t))
-        return brightness * trained.net_scale(s)
+        factor = torch.hypot(trained.alpha(s), trained.sigma(s)) / torch.hypot(path.alpha(t), path.sigma(t))
+        return factor * trained.net_scale(s)
 
     return replace(
         path,

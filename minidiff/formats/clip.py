@@ -14,6 +14,7 @@ from minidiff.files import asset, write, write_tensors
 from minidiff.formats.hub import fetched
 from minidiff.formats.safetensors import Checkpoint, fill, read_json, save_part
 from minidiff.networks import CLIP, CLIPConfig, CLIPText, CLIPTextConfig, CLIPVisionConfig
+from minidiff.registry import UserError
 from minidiff.tokenizer import Tokenizer
 
 SHIPPED = ("clip", "clip_emoji")
@@ -39,7 +40,7 @@ def load_clip(name: str | Path = "clip", device: str | torch.device = "cpu") -> 
 
     load_clip(), load_clip("runs/clip"), load_clip("openai/clip-vit-large-patch14"). A folder holds model.safetensors,
     vocab.json, merges.txt, and clip.json as minidiff writes it or config.json as transformers does. What comes from
-    the hub is kept in huggingface's own cache. Raises ValueError for what is not there or does not fit, OSError
+    the hub is kept in huggingface's own cache. Raises UserError for what is not there or does not fit, OSError
     where there is no network.
     """
     folder = _folder(str(name))
@@ -50,7 +51,7 @@ def load_clip(name: str | Path = "clip", device: str | torch.device = "cpu") -> 
             text, vision = CLIPTextConfig(**parts["text"]), CLIPVisionConfig(**_tuples(parts["vision"]))
             config = CLIPConfig(text, vision, parts["dim"])
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} does not describe a CLIP ({error})") from None
+            raise UserError(f"{path} does not describe a CLIP ({error})") from None
     else:
         path = folder / "config.json"
         config = clip_config(read_json(path, "a CLIP"), path)
@@ -100,7 +101,7 @@ def clip_config(fields: dict, path: Path) -> CLIPConfig:
 
 
 def fit(net: nn.Module, folder: Path, dtype: torch.dtype = torch.float32) -> None:
-    """Every tensor of the folder's model.safetensors into the network, and none left over, or a ValueError.
+    """Every tensor of the folder's model.safetensors into the network, and none left over, or a UserError.
 
     Tensors of a text network alone are called text_model.* in some files and not in others; some files hold
     position_ids, which only count 0, 1, 2, ...
@@ -128,7 +129,7 @@ def _folder(name: str) -> Path:
     owner, slash, repo = name.partition("/")
     if not (owner and repo) or "/" in repo or owner.startswith((".", "~")):
         known = ", ".join(SHIPPED)
-        raise ValueError(
+        raise UserError(
             f"unknown CLIP {name!r}; there is {known} (or a folder, or an id such as openai/clip-vit-large-patch14)"
         )
     for file in FILES:
@@ -145,11 +146,11 @@ def _part(fields: dict, part: str, path: Path) -> dict:
     ours = {our: fields.get(their, values[part]) for their, (our, values) in SIZES.items() if part in values}
     for name, value in (FIXED | {"intermediate_size": 4 * ours["width"]}).items():
         if fields.get(name, value) != value:
-            raise ValueError(f"{path}: {name} is {fields[name]}, and minidiff's CLIP knows {value} alone")
+            raise UserError(f"{path}: {name} is {fields[name]}, and minidiff's CLIP knows {value} alone")
     if part == "text" and ours["end"] == 2:  # a mistake in old files; pooling then takes the highest number
         ours["end"] = None
     try:
         (CLIPTextConfig if part == "text" else CLIPVisionConfig)(**ours)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise UserError(f"{path}: {error}") from None
     return ours

@@ -18,6 +18,7 @@ from minidiff.formats.scheduler_config import Timing, timing_of
 from minidiff.formats.unet import load_unet, save_unet
 from minidiff.formats.vae import load_vae, save_vae
 from minidiff.networks import VAE, CLIPText, UNet
+from minidiff.registry import UserError
 from minidiff.tokenizer import Tokenizer
 
 INDEX = "model_index.json"
@@ -45,8 +46,9 @@ class Parts(NamedTuple):
     text_encoder: CLIPText
     tokenizer: Tokenizer
     timing: Timing
-    sample_size: int  # places of a latent's side in training
+    sample_size: int  # pixels of a latent's side in training
     scale: float  # the guidance scale it draws best with
+    name: str | None = None  # what it draws, if it is one of ours: it names the evaluation
 
 
 def is_folder(folder: Path) -> bool:
@@ -54,12 +56,12 @@ def is_folder(folder: Path) -> bool:
 
 
 def read(folder: Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Parts:
-    """All parts of a folder, ready to draw. Raises ValueError for what is not there, does not fit, or is another model."""
+    """All parts of a folder, ready to draw. Raises UserError for what is not there, does not fit, or is another model."""
     index = read_json(folder / INDEX, "a pipeline")
     _known(index, folder)
     for part in PARTS:
         if not (folder / part).is_dir():
-            raise ValueError(f"{folder} has no {part}: it must have {', '.join(PARTS)}")
+            raise UserError(f"{folder} has no {part}: it must have {', '.join(PARTS)}")
     path = folder / "scheduler" / "scheduler_config.json"
     timing = timing_of(read_json(path, "a scheduler"), str(path))
     text_encoder = load_clip_text(folder / "text_encoder", device, dtype)
@@ -68,17 +70,18 @@ def read(folder: Path, device: str | torch.device = "cpu", dtype: torch.dtype = 
     unet = load_unet(folder / "unet", device, dtype)
     sees, has = unet.config.in_channels, vae.config.latent_channels
     if sees != has:
-        raise ValueError(
+        raise UserError(
             f"{folder / 'unet'} sees {sees} channels, and a latent has {has}: a checkpoint for inpainting or depth, which sees "
             "more than the latent. Take the ordinary one: minidiff inpaints with it"
         )
     size = read_json(folder / "unet" / "config.json", "a UNet").get("sample_size") or 64
-    return Parts(unet, vae, text_encoder, tokenizer, timing, size, index.get("_guidance_scale", 7.5))
+    ours = index.get("_guidance_scale", 7.5), index.get("_draws")
+    return Parts(unet, vae, text_encoder, tokenizer, timing, size, *ours)
 
 
 def _known(index: dict, where: str | Path) -> None:
     if (kind := index.get("_class_name")) not in KNOWN:
-        raise ValueError(f"{where} is a {kind}: minidiff draws with Stable Diffusion 1.x and 2.x ({KNOWN[0]}) alone")
+        raise UserError(f"{where} is a {kind}: minidiff draws with Stable Diffusion 1.x and 2.x ({KNOWN[0]}) alone")
 
 
 def save(folder: str | Path, parts: Parts) -> None:
@@ -95,7 +98,8 @@ def save(folder: str | Path, parts: Parts) -> None:
     (folder / "scheduler").mkdir(exist_ok=True)
     index = {
         "_class_name": KNOWN[0],
-        "_guidance_scale": parts.scale,  # ours: diffusers passes over what begins with a line
+        "_guidance_scale": parts.scale,  # ours: diffusers ignores names with an underscore in front
+        "_draws": parts.name,
         "unet": ["diffusers", "UNet2DConditionModel"],
         "vae": ["diffusers", "AutoencoderKL"],
         "text_encoder": ["transformers", "CLIPTextModel"],

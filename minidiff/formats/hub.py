@@ -4,21 +4,23 @@ import hashlib
 import logging
 from pathlib import Path
 
+from minidiff.registry import UserError
 
-class NotThere(ValueError):
+
+class NotThere(UserError):
     """A file that a repository does not have."""
 
 
 def fetched(repo: str, file: str) -> Path:
     """A file of a repository on huggingface.co, from huggingface's cache or the network, checked.
 
-    Raises ValueError for one that is not there, OSError where there is no network.
+    Raises UserError for one that is not there, OSError where there is no network.
     """
     try:
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
     except ModuleNotFoundError:
-        raise ValueError(f"fetching {repo} needs one more package: pip install huggingface_hub") from None
+        raise UserError(f"fetching {repo} needs one more package: pip install huggingface_hub") from None
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it would tell of each of its tries
     try:
         path = Path(hf_hub_download(repo, file))
@@ -28,17 +30,17 @@ def fetched(repo: str, file: str) -> Path:
             " that holds its files"
         ) from None
     except HFValidationError:
-        raise ValueError(f"{repo!r} is neither a folder nor an id on huggingface.co") from None
+        raise UserError(f"{repo!r} is neither a folder nor an id on huggingface.co") from None
     except HfHubHTTPError as error:
         status = error.response.status_code
         gone = status in (401, 403, 404)
         why = "is not there, or not public" if gone else f"cannot be had (status {status})"
-        problem = NotThere if gone else ValueError
+        problem = NotThere if gone else UserError
         raise problem(f"{repo} is no folder here, and its {file} on huggingface.co {why}") from None
     published = path.resolve().name  # large files lie in the cache under their sha256
     if len(published) == 64:
         with path.open("rb") as opened:
             digest = hashlib.file_digest(opened, "sha256").hexdigest()
         if digest != published:
-            raise ValueError(f"{path} is not the published file: delete {path.resolve()}, and it is fetched anew")
+            raise UserError(f"{path} is not the published file: delete {path.resolve()}, and it is fetched anew")
     return path

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from minidiff.data import LABELS
+from minidiff.data import labelled
 from minidiff.diffusion import GRIDS, PREDICTIONS, SCHEDULES
 from minidiff.formats.scheduler_config import Timing
 from minidiff.networks import CLIPText, CLIPTextConfig, Conditional, LabelEncoder, UNet, UNetConfig
@@ -21,14 +21,14 @@ class ModelConfig:
     prediction: str = "flow"  # a name in PREDICTIONS
     grid: str = "uniform"  # a name in GRIDS
     scale: float = 1.5  # the guidance scale it draws best with
-    labels: str = "digits"  # a name in LABELS: what a prompt can ask for, where no text tower reads it
+    labels: str = "mnist"  # a data set with classes: what a prompt can ask for, where no text tower reads it
     text: CLIPTextConfig | None = None  # the text tower that reads the prompt
 
     def build(self) -> Conditional:
         """The network, with random weights. A text tower is not trained with it: it can read already."""
         if self.text:
             return Conditional(UNet(self.unet), CLIPText(self.text).requires_grad_(False))
-        classes, _ = choose(self.labels, LABELS, "labels")
+        classes = choose(self.labels, labelled(), "labels").classes
         return Conditional(UNet(self.unet), LabelEncoder(len(classes), self.unet.context_dim))
 
 

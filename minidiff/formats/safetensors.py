@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from minidiff.files import write, write_tensors
+from minidiff.registry import UserError
 
 PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 
@@ -21,7 +22,7 @@ class Checkpoint:
     """The tensors of one part, in one file or in several; read when they are asked for, one by one.
 
     stem: "model" for transformers, "diffusion_pytorch_model" for diffusers. Files are looked for in this order: stem.safetensors,
-    stem.fp16.safetensors, and the lists of files of parts that were cut in several. Raises ValueError where there is none
+    stem.fp16.safetensors, and the lists of files of parts that were cut in several. Raises UserError where there is none
     or one of them is not whole.
     """
 
@@ -57,12 +58,12 @@ def files_of(path: Path) -> list[str]:
 def _opened(path: Path):
     if not path.is_file():
         if pickle := next((p for p in sorted(path.parent.glob("*")) if p.suffix in PICKLES), None):
-            raise ValueError(f"{pickle} is a pickle, which can run any program: minidiff reads {path.name} alone")
-        raise ValueError(f"{path} is missing")
+            raise UserError(f"{pickle} is a pickle, which can run any program: minidiff reads {path.name} alone")
+        raise UserError(f"{path} is missing")
     try:
         return safe_open(path, "pt")
     except SafetensorError as error:
-        raise ValueError(f"{path} is not a whole safetensors file ({error})") from None
+        raise UserError(f"{path} is not a whole safetensors file ({error})") from None
 
 
 def fill(
@@ -71,7 +72,7 @@ def fill(
     rename: Callable[[str], str | None] = lambda name: name,
     dtype: torch.dtype = torch.float32,
 ) -> None:
-    """Every tensor into the network, which may be one without numbers (on "meta"), and none left over, or a ValueError.
+    """Every tensor into the network, which may be one without numbers (on "meta"), and none left over, or a UserError.
 
     rename: the name in the file -> the name here, None for one that is not needed. Matrices that the file has as 1x1
     convolutions are taken as matrices. One tensor after the other, so that they never lie twice in memory.
@@ -80,12 +81,12 @@ def fill(
     theirs = {ours: name for name in checkpoint.where if (ours := rename(name)) is not None}
     for name, tensor in wanted.items():
         if name not in theirs:
-            raise ValueError(f"{path} does not fit its model: it has no {name}")
+            raise UserError(f"{path} does not fit its model: it has no {name}")
         shape = checkpoint.shape(theirs[name])
         if shape not in (tuple(tensor.shape), (*tensor.shape, 1, 1)):
-            raise ValueError(f"{path} does not fit its model: {name} has shape {shape}, expected {tuple(tensor.shape)}")
+            raise UserError(f"{path} does not fit its model: {name} has shape {shape}, expected {tuple(tensor.shape)}")
     if more := next((name for name in theirs if name not in wanted), None):
-        raise ValueError(f"{path} does not fit its model, which has no {more}")
+        raise UserError(f"{path} does not fit its model, which has no {more}")
     read = {name: checkpoint[theirs[name]].to(dtype).reshape(tensor.shape) for name, tensor in wanted.items()}
     net.load_state_dict(read, assign=True)
 
@@ -100,10 +101,10 @@ def save_part(net: nn.Module, folder: str | Path, stem: str, fields: dict) -> No
 
 
 def read_json(path: Path, what: str) -> dict:
-    """The fields of a JSON file that describes `what`, or a ValueError."""
+    """The fields of a JSON file that describes `what`, or a UserError."""
     if not path.is_file():
-        raise ValueError(f"{path} is missing")
+        raise UserError(f"{path} is missing")
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
-        raise ValueError(f"{path} does not describe {what} ({error})") from None
+        raise UserError(f"{path} does not describe {what} ({error})") from None

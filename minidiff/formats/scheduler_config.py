@@ -1,22 +1,25 @@
-"""When a model looks at noise, and what it says then: its schedule, what it predicts, and the times of a walk.
+"""Which noise levels a model was trained on and at which times it is sampled: Timing, and diffusers' scheduler_config.json.
 
-A small model names them in its model.json. A folder in diffusers' layout has a scheduler's config instead, and what that
-means is known here alone. There the times also depend on the sampler: each of diffusers' schedulers counts its own way.
+A small model names its schedule, prediction and grid in its model.json. A folder in diffusers' layout has a scheduler's
+config instead, and what that means is known here alone. There the times also depend on the sampler: each of diffusers'
+schedulers counts its own way, see `InDiffusers`.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from minidiff.diffusion import (
+    DEFAULT_SAMPLER,
     EPS,
     FLOW,
     GRIDS,
+    IN_DIFFUSERS,
     X0,
+    InDiffusers,
     Prediction,
     Schedule,
     V,
@@ -26,73 +29,68 @@ from minidiff.diffusion import (
     table,
     zero_terminal_snr,
 )
+from minidiff.registry import UserError
 
 
 @dataclass(frozen=True)
 class Timing:
-    """All that a walk needs beside a network and noise."""
+    """All that sampling needs beside a network and noise."""
 
     schedule: Schedule
     prediction: Prediction
     times: Callable[[int, str], Tensor]  # (steps, sampler) -> the times it visits, see grids
-    scaled: Callable[[str], bool] = lambda sampler: True  # does x begin as sigma * noise, or as the noise itself?
+    scaled: Callable[[str], bool] = lambda sampler: True  # does x start as sigma * noise, or as the noise itself?
     config: dict | None = None  # the scheduler's config that said so
 
 
 # What diffusers writes into scheduler_config.json -------------------------------------------
 
 PREDICTED = {"epsilon": EPS, "v_prediction": V, "sample": X0, "flow_prediction": FLOW}
-# Which betas, prediction and spacing are meant; we draw with samplers of our own.
-KNOWN = (
-    "DDIMScheduler", "DDPMScheduler", "DPMSolverMultistepScheduler", "EulerAncestralDiscreteScheduler",
-    "EulerDiscreteScheduler", "HeunDiscreteScheduler", "LMSDiscreteScheduler", "PNDMScheduler", "UniPCMultistepScheduler",
-)  # fmt: skip
-OF_DIFFUSERS_EULER = (
-    "euler",
-    "heun",
-    "dpmpp_2m",
-)  # their classes there space the times evenly where a config does not say
+
+
+def known() -> list[str]:
+    """The scheduler classes whose configs are read: for their betas, prediction and spacing, whatever samples here."""
+    others = "EulerAncestralDiscreteScheduler", "LMSDiscreteScheduler", "PNDMScheduler", "UniPCMultistepScheduler"
+    return sorted({like.scheduler for like in IN_DIFFUSERS.values()}.union(others))
 
 
 def timing_of(config: dict, where: str = "the scheduler's config") -> Timing:
-    """What a scheduler's config of diffusers means. Raises ValueError for one that means something else; where: its name."""
+    """What a scheduler's config of diffusers means. Raises UserError for one that means something else; where: its name."""
     kind, predicted = config.get("_class_name"), config.get("prediction_type", "epsilon")
-    if kind not in KNOWN:
-        raise ValueError(f"{where}: minidiff does not know {kind}; it knows {', '.join(KNOWN)}")
+    if kind not in known():
+        raise UserError(f"{where}: minidiff does not know {kind}; it knows {', '.join(known())}")
     if predicted not in PREDICTED:
-        raise ValueError(f"{where}: unknown prediction_type {predicted!r}; there is {', '.join(PREDICTED)}")
+        raise UserError(f"{where}: unknown prediction_type {predicted!r}; there is {', '.join(PREDICTED)}")
     n, prediction = config.get("num_train_timesteps", 1000), PREDICTED[predicted]
     if config.get("use_flow_sigmas"):
         if config.get("flow_shift", 1.0) != 1 or prediction is not FLOW:
-            raise ValueError(f"{where}: of the flows, minidiff knows flow_prediction with flow_shift 1 alone")
+            raise UserError(f"{where}: of the flows, minidiff knows flow_prediction with flow_shift 1 alone")
         # diffusers tells the network whole times
         schedule = replace(flow(), net_time=lambda t: (n * t).trunc())
         return Timing(schedule, prediction, lambda steps, sampler: _flow_times(steps, n), config=config)
     if prediction is FLOW:
-        raise ValueError(f"{where}: flow_prediction needs use_flow_sigmas")
+        raise UserError(f"{where}: flow_prediction needs use_flow_sigmas")
     schedule = _betas(config, n, where)
     spacing = config.get("timestep_spacing")
     if spacing not in (None, "leading", "linspace", "trailing"):
-        raise ValueError(f"{where}: unknown timestep_spacing {spacing!r}; there is leading, linspace, trailing")
+        raise UserError(f"{where}: unknown timestep_spacing {spacing!r}; there is leading, linspace, trailing")
 
     def times(steps: int, sampler: str) -> Tensor:
         if config.get("use_karras_sigmas"):
             return GRIDS["karras"](steps, schedule)
-        how = _spacing(sampler)
-        grid = GRIDS[how]
-        if how != "trailing" and sampler == "dpmpp_2m":
-            grid = partial(grid, spare=1)
-        if how == "leading":
-            grid = partial(grid, offset=1)  # whatever the config says: the pipelines of diffusers set it to 1
-        if how != "linspace" and sampler in ("ddim", "ddpm"):
-            grid = partial(grid, to_first=not config.get("set_alpha_to_one", True))
-        return grid(steps, schedule)
-
-    def _spacing(sampler: str) -> str:
-        return spacing or ("linspace" if sampler in OF_DIFFUSERS_EULER else "leading")
+        like = IN_DIFFUSERS.get(sampler, InDiffusers())
+        grid, how = spacing or like.spacing, {}
+        if grid != "trailing":
+            how["spare"] = like.spare
+        if grid == "leading":
+            how["offset"] = 1  # whatever the config says: the pipelines of diffusers set it to 1
+        if grid != "linspace" and like.ends_at_first:
+            how["to_first"] = not config.get("set_alpha_to_one", True)
+        return GRIDS[grid](steps, schedule, **how)
 
     def scaled(sampler: str) -> bool:
-        return sampler in ("euler", "heun") and _spacing(sampler) != "leading"
+        like = IN_DIFFUSERS.get(sampler, InDiffusers())
+        return like.scales_noise and (spacing or like.spacing) != "leading"
 
     return Timing(schedule, prediction, times, scaled, config)
 
@@ -106,21 +104,21 @@ def _betas(config: dict, n: int, where: str) -> Schedule:
     elif (kind or "linear") in tables:
         schedule = tables[kind or "linear"](n, first, last)
     else:
-        raise ValueError(f"{where}: unknown beta_schedule {kind!r}; there is {', '.join(tables)}")
+        raise UserError(f"{where}: unknown beta_schedule {kind!r}; there is {', '.join(tables)}")
     return zero_terminal_snr(schedule) if config.get("rescale_betas_zero_snr") else schedule
 
 
 def _flow_times(steps: int, n: int) -> Tensor:
     """As diffusers has them: it begins one step of the table below t = 1."""
     if steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}")
+        raise UserError(f"steps must be at least 1, got {steps}")
     return torch.from_numpy(1 - np.linspace(1, 1 / n, steps + 1)).flip(0)  # torch's linspace differs in the last digit
 
 
 def scheduler_config(schedule: str, prediction: str) -> dict:
     """A config that means the same, for a model that names its schedule and what it predicts.
 
-    Raises ValueError where diffusers has no word for it.
+    Raises UserError where diffusers has no word for it.
     """
     tables = {"linear": (1e-4, 0.02), "scaled_linear": (0.00085, 0.012)}
     words = {pred.name: word for word, pred in PREDICTED.items()}
@@ -130,6 +128,7 @@ def scheduler_config(schedule: str, prediction: str) -> dict:
         how = dict(zip(("beta_start", "beta_end"), tables[schedule], strict=True))
         how |= {"beta_schedule": schedule, "timestep_spacing": "trailing", "steps_offset": 1}
     else:
-        raise ValueError(f"diffusers has no scheduler for {prediction}-prediction on the {schedule} schedule")
+        raise UserError(f"diffusers has no scheduler for {prediction}-prediction on the {schedule} schedule")
     how |= {"prediction_type": words[prediction], "num_train_timesteps": 1000}
-    return {"_class_name": "DPMSolverMultistepScheduler", "solver_order": 2, "final_sigmas_type": "zero"} | how
+    drawn_with = IN_DIFFUSERS[DEFAULT_SAMPLER].scheduler
+    return {"_class_name": drawn_with, "solver_order": 2, "final_sigmas_type": "zero"} | how

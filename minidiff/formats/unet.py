@@ -6,6 +6,7 @@ import torch
 
 from minidiff.formats.safetensors import Checkpoint, fill, read_json, save_part
 from minidiff.networks import UNet, UNetConfig
+from minidiff.registry import UserError
 
 STEM = "diffusion_pytorch_model"
 
@@ -75,7 +76,7 @@ def save_unet(unet: UNet, folder: str | Path, sample_size: int) -> None:
 def load_unet(folder: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> UNet:
     """A UNet from a folder as diffusers writes its UNet2DConditionModel, such as Stable Diffusion's unet; ready to be asked.
 
-    Raises ValueError for what is not there, does not fit or would compute something else.
+    Raises UserError for what is not there, does not fit or would compute something else.
     """
     path = Path(folder) / "config.json"
     with torch.device("meta"):  # no random weights, which would take longer than reading the real ones
@@ -90,20 +91,20 @@ def unet_config(fields: dict, path: Path) -> UNetConfig:
     levels = fields.get("down_block_types", FOUR)
     known = {word: looks for looks, word in DOWN.items()}
     if wrong := next((word for word in levels if word not in known), None):
-        raise ValueError(f"{path}: down_block_types has {wrong}, and minidiff's UNet knows {', '.join(known)} alone")
+        raise UserError(f"{path}: down_block_types has {wrong}, and minidiff's UNet knows {', '.join(known)} alone")
     ours["attention"] = [known[word] for word in levels]
     ours["pooled"] = fields.get("addition_embed_type") == "text"
     try:
         config = UNetConfig(**{name: tuple(v) if isinstance(v, list) else v for name, v in ours.items()})
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise UserError(f"{path}: {error}") from None
     must = FIXED | _blocks(config) | {"addition_embed_type": "text" if config.pooled else None}
     if config.pooled:
         must["addition_embed_type_num_heads"] = config.heads_per_level[-1]
     for name, value in must.items():
         found = fields.get(name, value)
         if found != value and found != [value] * len(levels):  # some are given once a level
-            raise ValueError(f"{path}: {name} is {found}, and minidiff's UNet knows {value} alone")
+            raise UserError(f"{path}: {name} is {found}, and minidiff's UNet knows {value} alone")
     return config
 
 

@@ -6,6 +6,7 @@ import torch
 
 from minidiff.formats.safetensors import Checkpoint, fill, read_json, save_part
 from minidiff.networks import VAE, VAEConfig
+from minidiff.registry import UserError
 
 STEM = "diffusion_pytorch_model"
 
@@ -41,7 +42,7 @@ def save_vae(vae: VAE, folder: str | Path) -> None:
 def load_vae(folder: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> VAE:
     """A VAE from a folder as `save_vae` or diffusers writes it, such as Stable Diffusion's vae; ready to encode and decode.
 
-    Files of 2022, with other names and shapes in the attention, are read as well. Raises ValueError for what is not
+    Files of 2022, with other names and shapes in the attention, are read as well. Raises UserError for what is not
     there, does not fit or would compute something else.
     """
     path = Path(folder) / "config.json"
@@ -57,10 +58,10 @@ def vae_config(fields: dict, path: Path) -> VAEConfig:
     try:
         config = VAEConfig(**ours | {"channels": tuple(ours["channels"])})
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise UserError(f"{path}: {error}") from None
     for name, value in (FIXED | _blocks(config) | {"out_channels": config.in_channels}).items():
         if fields.get(name, value) != value:
-            raise ValueError(f"{path}: {name} is {fields[name]}, and minidiff's VAE knows {value} alone")
+            raise UserError(f"{path}: {name} is {fields[name]}, and minidiff's VAE knows {value} alone")
     return config
 
 

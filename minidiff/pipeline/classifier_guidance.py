@@ -1,30 +1,22 @@
 """What a walk can be made to follow besides the denoiser: two log p for `minidiff.diffusion.guide`.
 
-from minidiff.pipeline.classifier_guidance import classifier_log_p, load_noisy_classifier
+from minidiff.formats.model_folder import load_classifier
+from minidiff.pipeline.classifier_guidance import classifier_log_p
 
-sevens = classifier_log_p(load_noisy_classifier(), torch.full((8,), 7), pipe.schedule.net_time)
+sevens = classifier_log_p(load_classifier("noisy_classifier"), torch.full((8,), 7), pipe.schedule.net_time)
 pipe.latents(["7"] * 8, scale=0, log_p=sevens, log_p_scale=4.0)  # scale=0: the denoiser itself is told nothing
 """
 
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from minidiff.diffusion.schedules import as_time
-from minidiff.files import asset, load_weights
-from minidiff.networks import CLIP, NoisyClassifier
+from minidiff.networks import CLIP
 
 LogP = Callable[[Tensor, Tensor, Tensor], Tensor]  # (x, t, x0_hat) -> (B,)
-
-
-def load_noisy_classifier(device: torch.device | str = "cpu", folder: Path | None = None) -> NoisyClassifier:
-    """The shipped noisy classifier, or the one in `folder`: it reads folded digits (B, 4, 14, 14), noisy as the flow schedule's."""
-    net = NoisyClassifier()
-    load_weights(net, (folder or asset("weights/noisy_classifier")) / "model.safetensors")
-    return net.eval().requires_grad_(False).to(device)
 
 
 def classifier_log_p(classifier: Callable, labels: Tensor, net_time: Callable[[Tensor], Tensor]) -> LogP:
@@ -52,6 +44,6 @@ def clip_log_p(clip: CLIP, text: Tensor, decode: Callable[[Tensor], Tensor]) -> 
         wanted = clip.logit_scale.exp() * clip.embed_text(text)  # (B, E)
 
     def log_p(x: Tensor, t: Tensor | float, x0_hat: Tensor) -> Tensor:
-        return (wanted * clip.embed_pictures(decode(x0_hat))).sum(1)  # (B,)
+        return (wanted * clip.embed_images(decode(x0_hat))).sum(1)  # (B,)
 
     return log_p

@@ -1,8 +1,8 @@
-"""From a picture instead of from noise: start later, and keep what is known.
+"""Sampling that starts from an image instead of noise, and keeps what is known.
 
-Image to image: a picture that is noised to the time t is as good a start as the noise that a walk would have come from.
-So begin there; the later, the less is changed (Meng et al. 2021). Inpainting: after every step the part that is to
-stay is put back, as noisy as the rest is by then (Lugmayr et al. 2022, without their going back and forth).
+Image to image: an image with the noise of time t added is a good start for sampling from t on. The earlier that t is
+in the denoising, the more is changed (SDEdit, Meng et al. 2021). Inpainting: after every step the part that is to stay
+is put back, at the noise level of that step (Song et al. 2021; RePaint, Lugmayr et al. 2022, without its resampling).
 """
 
 import math
@@ -15,18 +15,19 @@ from PIL import Image
 from torch import Tensor
 
 from minidiff.diffusion import Schedule
+from minidiff.registry import UserError
 
 
-def left(times: Tensor, strength: float) -> Tensor:
-    """The times (n + 1,) that are left to visit: the last int(n * strength) steps.
+def remaining(times: Tensor, strength: float) -> Tensor:
+    """The times (n + 1,) that remain to be visited: those of the last int(n * strength) steps.
 
-    strength: 1 visits all. Raises ValueError outside 0 to 1, and where no step is left.
+    strength: 1 visits all. Raises UserError outside 0 to 1, and where no step is left.
     """
     if not (math.isfinite(strength) and 0 <= strength <= 1):
-        raise ValueError(f"strength must lie between 0 and 1, got {strength}")
+        raise UserError(f"strength must lie between 0 and 1, got {strength}")
     steps = len(times) - 1
     if not int(steps * strength):
-        raise ValueError(f"strength {strength} of {steps} steps leaves no step: take a greater strength, or more steps")
+        raise UserError(f"strength {strength} of {steps} steps leaves no step: take a greater strength, or more steps")
     return times[steps - int(steps * strength) :]
 
 
@@ -50,11 +51,11 @@ def fitted(
 ) -> tuple[Image.Image, Image.Image | None]:
     """A picture, and its mask if there is one, at the size of a model's pictures.
 
-    The shorter side becomes `side` pixels, the longer one is rounded down to a multiple of `factor`. Raises ValueError
+    The shorter side becomes `side` pixels, the longer one is rounded down to a multiple of `factor`. Raises UserError
     for a side that is none, and for a mask of another size than the picture's.
     """
     if side < 1 or side % factor:
-        raise ValueError(f"size must be a multiple of {factor}, got {side}x{side}")
+        raise UserError(f"size must be a multiple of {factor}, got {side}x{side}")
     if mask:
         _check_size(mask, (init.height, init.width))
     large = side / min(init.size)
@@ -72,7 +73,7 @@ def mask_from_pil(mask: Image.Image, size: tuple[int, int], places: tuple[int, i
     """A mask on the latents' grid, (1, 1, h, w) of 0 and 1: 1 where it is white.
 
     size: height and width of the picture, which the mask must have too. places: those of the latents. A latent takes what
-    its upper left pixel says, as in diffusers. Raises ValueError for another size.
+    its upper left pixel says, as in diffusers. Raises UserError for another size.
     """
     _check_size(mask, size)
     white = (from_pil(mask, 1) >= 0).float()
@@ -80,9 +81,9 @@ def mask_from_pil(mask: Image.Image, size: tuple[int, int], places: tuple[int, i
 
 
 def _check_size(mask: Image.Image, size: tuple[int, int]) -> None:
-    """size: height and width of the mask's picture. Raises ValueError for a mask of another size."""
+    """size: height and width of the mask's picture. Raises UserError for a mask of another size."""
     if (mask.height, mask.width) != size:
-        raise ValueError(f"the mask is {mask.height}x{mask.width}, and the picture {size[0]}x{size[1]}")
+        raise UserError(f"the mask is {mask.height}x{mask.width}, and the picture {size[0]}x{size[1]}")
 
 
 def prepared(
@@ -94,11 +95,11 @@ def prepared(
     """
     if isinstance(init, Image.Image):
         if init.width % factor or init.height % factor:
-            raise ValueError(f"the sides of a picture must be multiples of {factor}, got {init.height}x{init.width}")
+            raise UserError(f"the sides of a picture must be multiples of {factor}, got {init.height}x{init.width}")
         init = encode(from_pil(init, channels))
     places = init.shape[2:]
     if isinstance(mask, Image.Image):
         mask = mask_from_pil(mask, (places[0] * factor, places[1] * factor), places)
     if mask is not None and (mask.ndim != 4 or mask.shape[1:] != (1, *places)):
-        raise ValueError(f"the mask must have shape {(1, 1, *places)}, got {tuple(mask.shape)}")
+        raise UserError(f"the mask must have shape {(1, 1, *places)}, got {tuple(mask.shape)}")
     return init, None if mask is None else mask.to(init)

@@ -1,6 +1,5 @@
 """TextToImage: where the mathematics and the networks meet."""
 
-import math
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -9,29 +8,28 @@ import torch
 from PIL import Image
 from torch import Generator, Tensor
 
-from minidiff.data import LABELS
+from minidiff.data import DATASETS
 from minidiff.device import pick_device
-from minidiff.diffusion import SAMPLERS, Step, cfg, denoiser, guide
-from minidiff.formats import model_folder as folders
+from minidiff.diffusion import SAMPLERS, Step, guide
+from minidiff.formats import model_folder
 from minidiff.formats.model_config import ModelConfig, named_timing
 from minidiff.formats.scheduler_config import Timing
-from minidiff.networks import VAE, Conditional, Fold
-from minidiff.pipeline.image_to_image import keep, left, prepared
+from minidiff.networks import VAE, Conditional, SpaceToDepth
+from minidiff.pipeline.image_to_image import keep, prepared
 from minidiff.pipeline.latent_preview import latent_to_rgb
-from minidiff.registry import choose
+from minidiff.pipeline.options import Options
+from minidiff.registry import UserError
 from minidiff.tokenizer import Tokenizer
-
-LAST_GUIDED = 0.99  # `guide` divides by alpha: its walks start here instead of at t = 1, where alpha may be 0
 
 
 class TextToImage:
-    """Prompts in, pictures out.
+    """Prompts in, images out.
 
     pipe = TextToImage.load("mnist")
     images = pipe(["a handwritten seven"], steps=20, scale=2.0, seed=0)
 
-    Picture k of a call has a random generator of its own, seeded with seed + k: it is the same
-    picture when it is drawn alone.
+    Image k of a call has a random generator of its own, seeded with seed + k: it is the same
+    image when it is drawn alone.
     """
 
     def __init__(
@@ -47,104 +45,65 @@ class TextToImage:
         self.tokenizer = tokenizer  # of the text tower; None where prompts are looked up as labels
         self.device = device if isinstance(device, torch.device) else pick_device(device)
         self.net = net.eval().requires_grad_(False).to(self.device)
-        self.vae = vae and vae.eval().requires_grad_(False).to(self.device)  # None: the UNet sees pictures themselves
-        self.fold = Fold(config.fold)
+        self.vae = vae and vae.eval().requires_grad_(False).to(self.device)  # None: the UNet sees images themselves
+        self.fold = SpaceToDepth(config.fold)
         self.timing = timing or named_timing(config)
         self.schedule, self.prediction, self.times = self.timing.schedule, self.timing.prediction, self.timing.times
 
     # Drawing -------------------------------------------------------------------------------
 
     def __call__(self, prompts: str | list[str], **options) -> list[Image.Image]:
-        """One picture a prompt, as PIL images. Options: see `stream`."""
+        """One image a prompt, as PIL images. options: the fields of `Options`."""
         return to_pil(self.decode(self.latents(prompts, **options)))
 
     def latents(self, prompts: str | list[str], **options) -> Tensor:
-        """The last x of `stream`, (B, C, h, w): what `decode` makes pictures of."""
+        """The last x of `stream`, (B, C, h, w): what `decode` makes images of."""
         for step in self.stream(prompts, **options):
             pass
         return step.x
 
-    def stream(
-        self,
-        prompts: str | list[str] | Tensor,
-        *,
-        negative: str | list[str] | None = None,
-        steps: int = 20,
-        scale: float | None = None,
-        rescale: float = 0.0,
-        interval: tuple[float, float] = (0.0, 1.0),
-        log_p: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
-        log_p_scale: float = 1.0,
-        sampler: str = "dpmpp_2m",
-        seed: int = 0,
-        latents: Tensor | None = None,
-        size: int | tuple[int, int] | None = None,
-        init: Image.Image | Tensor | None = None,
-        strength: float = 0.8,
-        mask: Image.Image | Tensor | None = None,
-    ) -> Iterator[Step]:
+    def stream(self, prompts: str | list[str] | Tensor, **options) -> Iterator[Step]:
         """Every step of the sampler, undecoded; `decode(step.x0_hat)` is a preview.
 
-        prompts: texts, or context tokens (B, L, D) as `encode` and `mix` make them. negative: what it should
-        not be; takes the place of "nothing" in guidance. scale: the guidance scale, None for the model's own.
-        rescale, interval: see `cfg`. log_p, log_p_scale: see `guide`: a gradient to follow as well, of a classifier
-        or of CLIP. latents: the start noise (B, C, h, w), else drawn from `seed`. size: pixels, one
-        number or (height, width). init: a picture to begin from, or latents (1 or B, C, h, w) as `to_latents` makes them;
-        strength, 0 to 1: how much of the walk is left to it. mask: where to draw anew, white in a picture of init's
-        size, or 1 in (1, 1, h, w); the rest of init stays. Raises ValueError at once for what cannot be drawn.
+        prompts: texts, or context tokens (B, L, D) as `encode` and `mix` make them. options: the fields of `Options`.
+        Raises UserError at once for what cannot be drawn.
         """
+        how = Options(**options)
         if not isinstance(prompts, Tensor):
             prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-        scale = self.config.scale if scale is None else float(scale)
         if not len(prompts):
-            raise ValueError("no prompt was given")
-        if steps < 1:
-            raise ValueError(f"steps must be at least 1, got {steps}")
-        if not math.isfinite(scale):
-            raise ValueError(f"scale must be a finite number, got {scale}")
-        if not 0 <= rescale <= 1:
-            raise ValueError(f"rescale must lie between 0 and 1, got {rescale}")
-        if not 0 <= interval[0] <= interval[1] <= 1:
-            raise ValueError(f"interval must be two times, 0 <= low <= high <= 1, got {interval}")
-        if not 0 <= seed < 2**32:
-            raise ValueError(f"seed must lie between 0 and {2**32 - 1}, got {seed}")
-        walk = choose(sampler, SAMPLERS, "sampler")
+            raise UserError("no prompt was given")
         context = prompts.to(self.device) if isinstance(prompts, Tensor) else self.encode(prompts)
-        null = self.encode_negative(negative, len(prompts))
-        generators = [Generator().manual_seed(seed + k) for k in range(len(prompts))]
-        times = self.times(steps, sampler)
-        if log_p:
-            times = times.clamp(max=LAST_GUIDED).unique().flip(0)  # each once: of many steps two may come to lie there
+        null = self.encode_negative(how.negative, len(prompts))
+        times = how.times(self)
+        denoise = how.guided(self, prompts, context, null)
+        if how.log_p:
+            denoise = guide(denoise, how.log_p, self.schedule, how.log_p_scale)
+        generators = [Generator().manual_seed(how.seed + k) for k in range(len(prompts))]
+        start, kept = self._start(how, times, generators)
+        more = {"noise": lambda x: self._noise(generators, x.shape[1:])} | ({"after": kept} if kept else {})
+        return SAMPLERS[how.sampler](denoise, start, times, self.schedule, **more)
+
+    def _start(
+        self, how: Options, times: Tensor, generators: list[Generator]
+    ) -> tuple[Tensor, Callable[[Tensor, Tensor], Tensor] | None]:
+        """x at the first time, (B, C, h, w); and what keeps the rest of an image where a mask says what to draw anew."""
+        init, mask = how.init, how.mask
         if init is not None:
-            if size is not None:
-                raise ValueError("size is that of the picture to begin from: give one of them")
             init, mask = prepared(init, mask, self.config.picture[0], self.factor, self.to_latents)
             init = init.to(self.device).float()
-            times = left(times, strength)
-        elif mask is not None:
-            raise ValueError("a mask says what to keep of a picture to begin from: give one, init")
-        noise = self._noise(generators, self._latent_shape(size) if init is None else init.shape[1:])
-        if latents is not None:
-            if latents.shape != noise.shape:
-                raise ValueError(f"latents must have shape {tuple(noise.shape)}, got {tuple(latents.shape)}")
-            noise = latents.to(noise)
-        if init is None or (mask is not None and strength == 1):  # from noise alone
-            start = noise * self.schedule.sigma(times[0]) if self.timing.scaled(sampler) else noise
+        noise = self._noise(generators, self.latent_shape(how.size) if init is None else init.shape[1:])
+        if how.latents is not None:
+            if how.latents.shape != noise.shape:
+                raise UserError(f"latents must have shape {tuple(noise.shape)}, got {tuple(how.latents.shape)}")
+            noise = how.latents.to(noise)
+        if init is None or (mask is not None and how.strength == 1):  # from noise alone
+            start = noise * self.schedule.sigma(times[0]) if self.timing.scaled(how.sampler) else noise
         else:
             start = self.schedule.add_noise(init.expand_as(noise), noise, times[0])
-        parts = (self.net.unet, self.schedule, self.prediction)
-        if scale == 1:  # one of the two questions is enough
-            denoise = denoiser(*parts, context)
-        elif scale == 0 and tuple(interval) == (0, 1):
-            denoise = denoiser(*parts, null.expand_as(context))
-        else:
-            denoise = cfg(*parts, context, null, scale, rescale=rescale, interval=interval)
-        if log_p:
-            denoise = guide(denoise, log_p, self.schedule, log_p_scale)
-        how = {"noise": lambda x: self._noise(generators, x.shape[1:])}
-        if mask is not None:
-            how["after"] = keep(init.expand_as(noise), mask, noise, self.schedule, times[-1])
-        return walk(denoise, start, times, self.schedule, **how)
+        if init is None or mask is None:
+            return start, None
+        return start, keep(init.expand_as(noise), mask, noise, self.schedule, times[-1])
 
     @torch.no_grad()
     def encode(self, prompts: list[str]) -> Tensor:
@@ -152,13 +111,13 @@ class TextToImage:
         if self.tokenizer:
             ids = self.tokenizer(list(prompts))  # (B, L)
         else:
-            _, read = LABELS[self.config.labels]
+            read = DATASETS[self.config.labels].read
             ids = torch.tensor([read(prompt) for prompt in prompts])  # (B,)
         return self.net.text_encoder(ids.to(self.device))
 
     @property
     def null(self) -> Tensor:
-        """What the text encoder reads where nothing is asked for: the empty text's ids (L,), or a label of its own."""
+        """The null condition: the empty text's ids (L,), or a label of its own."""
         return self.tokenizer("")[0] if self.tokenizer else torch.tensor(self.net.text_encoder.null)
 
     @torch.no_grad()
@@ -168,7 +127,7 @@ class TextToImage:
             return self.net.text_encoder(self.null[None].to(self.device))
         negative = [negative] if isinstance(negative, str) else list(negative)
         if len(negative) not in (1, n):
-            raise ValueError(f"{len(negative)} negative prompts for {n} prompts: give one, or one each")
+            raise UserError(f"{len(negative)} negative prompts for {n} prompts: give one, or one each")
         return self.encode(negative)
 
     def mix(self, one: str, other: str, amount: float) -> Tensor:
@@ -181,7 +140,7 @@ class TextToImage:
 
     @property
     def factor(self) -> int:
-        """How many pixels of a picture one place of the latents is wide."""
+        """How many pixels of an image one latent pixel is wide."""
         return self.config.fold * (self.vae.factor if self.vae else 1)
 
     @torch.no_grad()
@@ -202,15 +161,16 @@ class TextToImage:
 
     @cached_property
     def preview(self) -> Callable[[Tensor], Tensor]:
-        """Latents -> small pictures (B, 3, h, w) in [0, 1], a pixel a place, without the VAE; of `step.x0_hat` at any step."""
+        """Latents -> small images (B, 3, h, w) in [0, 1], a pixel for each latent pixel, without the VAE."""
         return latent_to_rgb(self.vae) if self.vae else self.decode
 
-    def _latent_shape(self, size: int | tuple[int, int] | None) -> tuple[int, int, int]:
+    def latent_shape(self, size: int | tuple[int, int] | None = None) -> tuple[int, int, int]:
+        """Channels, height and width of the latents of an image of so many pixels; None: of the model's own size."""
         _, *own = self.config.picture
         height, width = own if size is None else (size, size) if isinstance(size, int) else size
         f = self.factor
         if height < 1 or width < 1 or height % f or width % f:
-            raise ValueError(f"size must be a multiple of {f}, got {height}x{width}")
+            raise UserError(f"size must be a multiple of {f}, got {height}x{width}")
         return self.config.unet.in_channels, height // f, width // f
 
     def _noise(self, generators: list[Generator], shape: tuple[int, ...]) -> Tensor:
@@ -230,7 +190,7 @@ class TextToImage:
         model that is not there, not whole or of another kind, OSError where there is no network.
         """
         device = device if isinstance(device, torch.device) else pick_device(device)
-        return cls(*folders.read(folders.find_model(name), device, dtype))
+        return cls(*model_folder.read(model_folder.find_model(name), device, dtype))
 
     def save(self, folder: str | Path) -> None:
         """Write a folder that `load` opens, weights in float16.
@@ -238,7 +198,7 @@ class TextToImage:
         With a VAE it is in diffusers' layout, and its StableDiffusionPipeline opens it too. Otherwise it holds
         model.safetensors, model.json, and the tokenizer's files where there is one.
         """
-        folders.save(self, Path(folder))
+        model_folder.save(Path(folder), self.config, self.net, self.tokenizer, self.vae, self.timing)
 
 
 def to_pil(pictures: Tensor) -> list[Image.Image]:

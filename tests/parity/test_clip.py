@@ -57,7 +57,7 @@ def vision_config(activation="quick_gelu"):
 
 
 def texts():
-    """Ended in the middle, padded with ends; ended at once; ended at the last place; ended, then a higher number."""
+    """Ended in the middle, padded with ends; ended at once; ended at the last position; ended, then a higher number."""
     ids = torch.randint(3, END, (4, LENGTH), generator=torch.Generator().manual_seed(1))
     ids[0, 5:] = END
     ids[1, 1:] = END
@@ -106,7 +106,7 @@ def test_joint():
     want = theirs(texts(), (pictures - mean) / std)
     x = 2 * pictures - 1
     torch.testing.assert_close(ours.embed_text(texts()), want.text_embeds, **CLOSE)
-    torch.testing.assert_close(ours.embed_pictures(x), want.image_embeds, **CLOSE)
+    torch.testing.assert_close(ours.embed_images(x), want.image_embeds, **CLOSE)
     assert want.logits_per_image.std() > 1
     torch.testing.assert_close(ours(texts(), x), want.logits_per_image, **CLOSE)
 

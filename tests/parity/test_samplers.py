@@ -1,4 +1,4 @@
-"""Our samplers on our grids walk where diffusers' schedulers walk, and arrive at the same picture.
+"""Our samplers on our grids visit the times of diffusers' schedulers, and arrive at the same image.
 
 Each row of ROWS is one way to call diffusers, and what it is called here.
 """
@@ -9,8 +9,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
-from diffusers.schedulers import scheduling_ddim, scheduling_dpmsolver_multistep, scheduling_euler_discrete
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler, UniPCMultistepScheduler
+from diffusers.schedulers import (
+    scheduling_ddim,
+    scheduling_dpmsolver_multistep,
+    scheduling_euler_discrete,
+    scheduling_unipc_multistep,
+)
 
 from minidiff.diffusion import (
     EPS,
@@ -18,12 +23,14 @@ from minidiff.diffusion import (
     ddim,
     denoiser,
     dpmpp_2m,
+    dpmpp_2m_sde,
     euler,
     leading,
     linspace,
     scaled_linear,
     table,
     trailing,
+    unipc,
     zero_terminal_snr,
 )
 
@@ -35,6 +42,11 @@ EULER = partial(EulerDiscreteScheduler, **BETAS)
 DPM = partial(
     DPMSolverMultistepScheduler, **BETAS, algorithm_type="dpmsolver++", solver_order=2, solver_type="midpoint"
 )
+
+SDE = partial(
+    DPMSolverMultistepScheduler, **BETAS, algorithm_type="sde-dpmsolver++", solver_order=2, solver_type="midpoint"
+)
+UNIPC = partial(UniPCMultistepScheduler, **BETAS, solver_order=2)
 
 LEADING, TRAILING, LINSPACE = ({"timestep_spacing": spacing} for spacing in ("leading", "trailing", "linspace"))
 TO_0 = {"set_alpha_to_one": True}  # DDIM ends at t = 0 ...
@@ -57,6 +69,12 @@ ROWS = {  # name: (our sampler, our grid, their scheduler, its options)
     "2m leading 1": (dpmpp_2m, partial(leading, spare=1, offset=1), DPM, LEADING | {"steps_offset": 1}),
     "2m trailing": (dpmpp_2m, trailing, DPM, TRAILING),
     "2m linspace": (dpmpp_2m, partial(linspace, spare=1), DPM, LINSPACE),
+    "2m sde leading 1": (dpmpp_2m_sde, partial(leading, spare=1, offset=1), SDE, LEADING | {"steps_offset": 1}),
+    "2m sde trailing": (dpmpp_2m_sde, trailing, SDE, TRAILING),
+    "2m sde linspace": (dpmpp_2m_sde, partial(linspace, spare=1), SDE, LINSPACE),
+    "unipc leading 1": (unipc, partial(leading, spare=1, offset=1), UNIPC, LEADING | {"steps_offset": 1}),
+    "unipc trailing": (unipc, trailing, UNIPC, TRAILING),
+    "unipc linspace": (unipc, partial(linspace, spare=1), UNIPC, LINSPACE),
 }  # fmt: skip
 SCALED = ("euler trailing", "euler linspace")  # start at sigma * latents, all others at the latents themselves
 
@@ -69,6 +87,7 @@ CASES = [
 ]
 PREDICTIONS = {"epsilon": EPS, "v_prediction": V}
 SCHEDULE = scaled_linear()
+GENERATOR = torch.Generator().manual_seed(1)
 LATENTS = torch.randn(2, 4, 5, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
@@ -90,15 +109,19 @@ def compare(row, n, prediction, tolerance, latents=LATENTS, schedule=SCHEDULE, *
 
     ours, times = Net(), grid(n, schedule)
     x = latents * schedule.sigma(times[0]).to(latents) if row in SCALED else latents
-    for step in sampler(denoiser(ours, schedule, PREDICTIONS[prediction]), x, times, schedule):
+    drawn = [torch.randn(latents.shape, generator=GENERATOR, dtype=latents.dtype) for _ in range(n)]  # for both
+    noise = iter(drawn)
+    denoise = denoiser(ours, schedule, PREDICTIONS[prediction])
+    for step in sampler(denoise, x, times, schedule, noise=lambda x: next(noise)):
         x = step.x
 
     scheduler = scheduler_class(**options | more, prediction_type=prediction)
     scheduler.set_timesteps(n)
     theirs, y = Net(), latents * scheduler.init_noise_sigma
-    for t in scheduler.timesteps:
+    for t, eps in zip(scheduler.timesteps, drawn, strict=True):
         out = theirs(scheduler.scale_model_input(y, t), t)
-        y = scheduler.step(out, t, y).prev_sample
+        how = {"variance_noise": eps} if scheduler_class is SDE else {}
+        y = scheduler.step(out, t, y, **how).prev_sample
 
     assert ours.times == pytest.approx(theirs.times, rel=0, abs=1e-4)  # of 0 .. 999
     assert x.dtype == y.dtype == latents.dtype
@@ -108,7 +131,8 @@ def compare(row, n, prediction, tolerance, latents=LATENTS, schedule=SCHEDULE, *
 @pytest.fixture
 def double(monkeypatch):
     """Where the schedulers say float32 they get float64: what still differs is not rounding."""
-    for module in (scheduling_ddim, scheduling_euler_discrete, scheduling_dpmsolver_multistep):
+    modules = scheduling_ddim, scheduling_euler_discrete, scheduling_dpmsolver_multistep, scheduling_unipc_multistep
+    for module in modules:
         for name, library in (("torch", torch), ("np", np)):
             monkeypatch.setattr(module, name, SimpleNamespace(**{**vars(library), "float32": library.float64}))
 
