@@ -4,7 +4,7 @@ BIN := .venv/bin
 # one thread for each of pytest's two workers
 TEST_ENV := OMP_NUM_THREADS=1 MINIDIFF_BUDGET=smoke
 
-.PHONY: demo test lab notebooks figures
+.PHONY: demo check test lab notebooks figures
 
 demo: .venv/installed
 	mkdir -p demo
@@ -12,6 +12,14 @@ demo: .venv/installed
 	$(BIN)/minidiff sample 0 1 2 3 4 5 6 7 8 9 --out demo/denoising.gif
 	@echo "Look at $(CURDIR)/demo/digits.png and $(CURDIR)/demo/denoising.gif; then: make lab"
 
+# style, types and the quick half of the tests: before every commit
+check: .venv/installed
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/basedpyright --level error
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 -m "not slow"
+
+# all tests
 test: .venv/installed
 	$(TEST_ENV) $(BIN)/python -m pytest -n 2
 
@@ -22,7 +30,7 @@ lab: .venv/installed
 notebooks: .venv/installed
 	$(BIN)/python notebooks/build.py $(if $(ALL),--all)
 
-# the pictures in the README
+# the images on the front pages
 figures: .venv/installed
 	$(BIN)/python assets/make_figures.py
 

@@ -1,4 +1,4 @@
-"""Draw the pictures of the README, from the shipped weights: `make figures`."""
+"""Draw the images of the front pages, from the shipped weights: `make figures`."""
 
 from pathlib import Path
 

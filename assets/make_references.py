@@ -1,4 +1,4 @@
-"""Draw where the samplers end: 1000 steps of dpmpp_2m, with the shipped weights, for the sampler widget.
+"""Draw where the samplers end: 1000 steps of the default sampler, with the shipped weights, for the sampler widget.
 
     python assets/make_references.py                about eight minutes on 2 cores
     python assets/make_references.py --steps 20     a trial

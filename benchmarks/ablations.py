@@ -17,11 +17,11 @@ import torch
 import tyro
 from experiment import MEASURES, SCALE, fill, open_results, score, table, validation_loss
 
-from minidiff.evaluation.digits import machine
+from minidiff.evaluation.report import machine
 from minidiff.networks import Conditional
 from minidiff.networks.inside.ablations import PARTS, without
-from minidiff.training.recipes.ablations import digit_model
-from minidiff.training.recipes.presets import PRESETS
+from minidiff.training.recipes import RECIPES
+from minidiff.training.recipes.mnist import digit_model
 
 ABLATED = MEASURES | {"loss": ("validation loss", ".4f", True)}
 
@@ -65,10 +65,10 @@ def main(options: Options) -> None:
     results = open_results(options.out, settings)
     for part in (None, *PARTS):
         torch.manual_seed(0)
-        net = PRESETS["mnist"].config.build()
+        net = RECIPES["mnist"].config.build()
         if part is not None:
             without(net.unet, part)
-        about = {"what": "everything" if part is None else f"without {part}: {PARTS[part]}"}
+        about = {"what": "everything" if part is None else f"without {part}: {PARTS[part].about}"}
         about |= {"parameters": used(net), "steps": options.steps}
         work = partial(train_and_score, part, options.steps, options.batch, options.n)
         fill(options.out, results, part or "everything", work, **about)

@@ -5,7 +5,7 @@ of the pictures, the training noise, the digits asked for and the noise they sta
 are compared seed by seed, and what the seeds have in common falls out of the difference.
 
 A row "helps" or "hurts" if the mean of its differences to the first row is larger than two standard deviations of these
-differences; else it is undecided. With three seeds such a difference comes about by chance 7 times in 100
+differences; else it is not significant. With three seeds such a difference comes about by chance 7 times in 100
 (Student's t with 2 degrees of freedom: two standard deviations are 3.46 standard errors). Of twenty rows
 that change nothing, one or two will still be called something: a single verdict is a hint, not a proof.
 """
@@ -20,9 +20,11 @@ from pathlib import Path
 import torch
 
 from minidiff import TextToImage, data
-from minidiff.evaluation.digits import drawn, judged, load_judge
+from minidiff.evaluation.judges import judged
 from minidiff.evaluation.metrics import frechet
+from minidiff.evaluation.report import drawn
 from minidiff.files import write
+from minidiff.formats.model_folder import load_classifier
 from minidiff.training import loss
 
 SCALE, STEPS, SAMPLER = 1.5, 10, "dpmpp_2m"  # how the digits are drawn, the same for every row
@@ -31,7 +33,7 @@ SCALE, STEPS, SAMPLER = 1.5, 10, "dpmpp_2m"  # how the digits are drawn, the sam
 @cache
 def real() -> tuple:
     """The judge, the labels of the validation digits, and what the judge sees in them."""
-    judge, digits = load_judge(), data.mnist("validation")
+    judge, digits = load_classifier("judge"), data.mnist("validation")
     return judge, digits.labels, judged(judge, digits.images)[0]
 
 
@@ -112,10 +114,10 @@ def difference(row: list[float], base: list[float]) -> tuple[float, float]:
 
 
 def verdict(row: list[float], base: list[float], less_is_better: bool = True) -> str:
-    """ "helps", "hurts", or "undecided" for a mean difference under two standard deviations."""
+    """ "helps", "hurts", or "not significant" for a mean difference under two standard deviations."""
     mean, std = difference(row, base)
     if abs(mean) <= 2 * std:  # also where both are 0
-        return "undecided"
+        return "not significant"
     return "helps" if (mean < 0) == less_is_better else "hurts"
 
 

@@ -19,7 +19,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
-from typing import Literal
 
 import torch
 import tyro
@@ -27,12 +26,14 @@ import tyro
 from minidiff.course.planner import GPUS, work
 from minidiff.device import pick_device
 from minidiff.diffusion import FLOW, flow
-from minidiff.evaluation.digits import machine
+from minidiff.evaluation.report import machine
 from minidiff.files import write
-from minidiff.networks import Conditional, Ready, UNet
+from minidiff.networks import Conditional, Precomputed, UNet
+from minidiff.registry import choose
 from minidiff.training import Progress, TrainConfig, train
-from minidiff.training.recipes.presets import PRESETS, Preset
-from minidiff.training.recipes.vae import CONFIG
+from minidiff.training.denoiser import DenoiserRecipe
+from minidiff.training.recipes import RECIPES
+from minidiff.training.recipes.vae import EMOJI_VAE
 
 # Devices whose peak is known, as PyTorch calls them: the planner's name, whose numbers are from the maker's data sheets.
 # Another form of the same chip (such as the H100 for PCIe) has another peak, and is not in the list.
@@ -60,8 +61,8 @@ RUNGS = {  # name: what it changes in TrainConfig, or None: the memory layout
 
 @dataclass
 class Options:
-    model: Literal["mnist", "color_digits", "emoji", "cifar10"] = "emoji"
-    """Whose UNet, at the size of what it sees."""
+    model: str = "emoji"
+    """A recipe of a model that generates images (see `minidiff list`): its UNet, at the size of its input."""
     device: str | None = None
     """cpu, cuda or mps; the best there is if left out."""
     batch: int | None = None
@@ -95,19 +96,19 @@ def missing(rung: str, climbed: list[str], device: torch.device) -> str | None:
     return None
 
 
-def seen(preset: Preset) -> tuple[tuple[int, int, int], int]:
+def seen(recipe: DenoiserRecipe) -> tuple[tuple[int, int, int], int]:
     """What the UNet sees, (C, H, W), and the tokens of its context."""
-    config = preset.config
-    side = config.picture[-1] // config.fold // (CONFIG.factor if preset.vae else 1)
-    return (config.unet.in_channels, side, side), 32 if preset.reader else 2  # a label is two tokens
+    config = recipe.config
+    side = config.picture[-1] // config.fold // (EMOJI_VAE.factor if recipe.vae else 1)
+    return (config.unet.in_channels, side, side), 32 if recipe.reader else 2  # a label is two tokens
 
 
-def training(preset: Preset, climbed: list[str], batch: int, options: Options, device) -> Iterator[Progress]:
+def training(recipe: DenoiserRecipe, climbed: list[str], batch: int, options: Options, device) -> Iterator[Progress]:
     """Train a fresh UNet with these rungs, on the same batch for ever."""
-    shape, tokens = seen(preset)
+    shape, tokens = seen(recipe)
     torch.manual_seed(options.seed)
-    x0, states = torch.randn(batch, *shape), torch.randn(batch, tokens, preset.config.unet.context_dim)
-    net = Conditional(UNet(preset.config.unet), Ready(states[0])).to(device)
+    x0, states = torch.randn(batch, *shape), torch.randn(batch, tokens, recipe.config.unet.context_dim)
+    net = Conditional(UNet(recipe.config.unet), Precomputed(states[0])).to(device)
     if "channels_last" in climbed:
         net.to(memory_format=torch.channels_last)
     switches = {key: value for rung in climbed for key, value in (RUNGS[rung] or {}).items()}
@@ -140,12 +141,13 @@ def measure(options: Options) -> dict:
     for name in ("steps", "windows", "warm"):
         if getattr(options, name) < 1:
             raise ValueError(f"{name} must be at least 1, got {getattr(options, name)}")
-    preset, device = PRESETS[options.model], pick_device(options.device)
-    batch = preset.batch if options.batch is None else options.batch
+    models = {name: recipe for name, recipe in RECIPES.items() if isinstance(recipe, DenoiserRecipe)}
+    recipe, device = choose(options.model, models, "model"), pick_device(options.device)
+    batch = recipe.batch if options.batch is None else options.batch
     if batch < 1:
         raise ValueError(f"batch must be at least 1, got {batch}")
-    shape, tokens = seen(preset)
-    flops = 3 * work(preset.config.unet, shape[1], tokens).flops  # there, and back, which is twice the work
+    shape, tokens = seen(recipe)
+    flops = 3 * work(recipe.config.unet, shape[1], tokens).flops  # there, and back, which is twice the work
     known = KNOWN.get(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
     peak = GPUS[known].tflops * 1e12 if known else None
     climbed, rows, left_out = [], [], {}
@@ -155,7 +157,7 @@ def measure(options: Options) -> dict:
             left_out[rung] = why
             continue
         try:
-            found = timed(training(preset, trying, batch, options, device), batch, options, device)
+            found = timed(training(recipe, trying, batch, options, device), batch, options, device)
         except RuntimeError as error:  # a compiler that is not there, or does not know this device; too little memory
             said = str(error).partition("\n")[0]
             if rung == BASE:

@@ -1,14 +1,14 @@
-"""What does guidance buy, and what does it pay? Classifier guidance beside classifier-free guidance, on the same noise.
+"""What does guidance gain, and what does it cost? Classifier guidance and classifier-free guidance, on the same noise.
 
     python benchmarks/guidance.py                                     some minutes on one core; stopped, it goes on
     python benchmarks/guidance.py --table assets/guidance.json        what it found
 
-For each scale n digits are drawn, with the labels of n validation digits. With classifier guidance the denoiser is
-told nothing, and the noisy classifier alone says which digit it shall be; with classifier-free guidance (cfg) the
-denoiser is told the digit. The accuracy is that of the shipped judge, which has guided nobody; what the guide itself reads
-in the finished pictures stands in a column of its own. Diversity is the mean distance between two pictures of the
-same class, over that of the n validation digits, in the judge's features; the class is the one that the judge reads, since at a small scale
-the class asked for is mostly not the one that was drawn. Lesson 07 reads a copy of the result in assets/guidance.json.
+For each scale n digits are generated, with the labels of n validation digits. With classifier guidance the denoiser is
+unconditional, and the noisy classifier alone says which digit it shall be; with classifier-free guidance (cfg) the
+denoiser is conditioned on the digit. The accuracy is that of the shipped judge, which took no part in guidance; what the
+guide itself reads in the finished images has a column of its own. Diversity is the mean distance between two images of
+the same class, over that of the n validation digits, in the judge's features; the class is the one that the judge reads,
+since at a small scale the class asked for is mostly not the one generated. Lesson 07 reads a copy of the result in assets/guidance.json.
 """
 
 import json
@@ -22,10 +22,13 @@ from experiment import open_results
 from torch import Tensor
 
 from minidiff import TextToImage, data
-from minidiff.evaluation.digits import judged, load_judge, machine
+from minidiff.diffusion import DEFAULT_SAMPLER
+from minidiff.evaluation.judges import judged
 from minidiff.evaluation.metrics import diversity
+from minidiff.evaluation.report import machine
 from minidiff.files import write
-from minidiff.pipeline.classifier_guidance import classifier_log_p, load_noisy_classifier
+from minidiff.formats.model_folder import load_classifier
+from minidiff.pipeline.classifier_guidance import classifier_log_p
 
 CLASSIFIER, CFG = "classifier guidance", "cfg"
 
@@ -37,7 +40,7 @@ class Options:
     scales: tuple[float, ...] = (0, 1, 2, 4, 8, 16, 32)
     """For both kinds of guidance."""
     steps: int = 20
-    sampler: str = "dpmpp_2m"
+    sampler: str = DEFAULT_SAMPLER
     seed: int = 0
     """Of the choice of labels; picture k starts from the noise of seed 1000 * seed + k."""
     out: Path = Path("runs/guidance.json")
@@ -61,17 +64,17 @@ def draw(pipe: TextToImage, guide, kind: str, scale: float, labels: Tensor, opti
 
 
 def measured(pipe: TextToImage, guide, judge, pictures: Tensor, labels: Tensor) -> dict[str, float]:
-    """What the judge and the guide read in the pictures, and how much the pictures of a class differ."""
+    """What the judge and the guide read in the images, and how much the images of a class differ."""
     features, answers = judged(judge, pictures)
     right = (answers == labels).double()
     with torch.no_grad():
-        belief = guide(pipe.fold.encode(pictures), torch.zeros(len(pictures))).softmax(1)
+        probability = guide(pipe.fold.encode(pictures), torch.zeros(len(pictures))).softmax(1)
     return {
         "accuracy": float(right.mean()),
         "error": float(right.std() / len(right) ** 0.5),
         "diversity": diversity(features, answers),
-        "guide_accuracy": float((belief.argmax(1) == labels).double().mean()),
-        "guide_confidence": float(belief[torch.arange(len(labels)), labels].mean()),
+        "guide_accuracy": float((probability.argmax(1) == labels).double().mean()),
+        "guide_confidence": float(probability[torch.arange(len(labels)), labels].mean()),
     }
 
 
@@ -102,7 +105,7 @@ def main(options: Options) -> None:
         "steps": options.steps,
     }
     results = open_results(options.out, settings)
-    pipe, guide, judge = TextToImage.load("mnist", "cpu"), load_noisy_classifier(), load_judge()
+    pipe, guide, judge = TextToImage.load("mnist", "cpu"), load_classifier("noisy_classifier"), load_classifier("judge")
     digits = data.mnist("validation")
     order = torch.randperm(len(digits), generator=torch.Generator().manual_seed(options.seed))[: options.n]
     labels = digits.labels[order]

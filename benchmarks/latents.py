@@ -32,12 +32,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from minidiff.course.planner import work
 from minidiff.device import pick_device
 from minidiff.diffusion import FLOW, flow
-from minidiff.evaluation.digits import machine
+from minidiff.evaluation.report import machine
 from minidiff.files import write
-from minidiff.networks import VAE, Conditional, Fold, Ready, UNet, UNetConfig
+from minidiff.networks import VAE, Conditional, Precomputed, SpaceToDepth, UNet, UNetConfig
 from minidiff.training import Progress, TrainConfig, train
-from minidiff.training.recipes.presets import EMOJI
-from minidiff.training.recipes.vae import CONFIG
+from minidiff.training.recipes.emoji import EMOJI
+from minidiff.training.recipes.vae import EMOJI_VAE
 
 TOKENS = 32  # of a caption
 PICTURES = 128  # random ones, from which batches are taken
@@ -63,7 +63,7 @@ class Options:
 
 def rows(vae: VAE) -> dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]]:
     """Name: (what is done to all pictures before, what is done to a batch at every step)."""
-    fold = Fold(EMOJI.fold)
+    fold = SpaceToDepth(EMOJI.fold)
 
     def latents(x: Tensor) -> Tensor:
         with torch.no_grad():
@@ -72,7 +72,7 @@ def rows(vae: VAE) -> dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tens
     return {
         "latents": (lambda x: torch.cat([latents(part).cpu() for part in x.split(16)]), lambda x: x),
         "latents, encoded in the loop": (lambda x: x, latents),
-        "folded pixels": (lambda x: x, Fold(2).encode),
+        "folded pixels": (lambda x: x, SpaceToDepth(2).encode),
         "pixels": (lambda x: x, lambda x: x),
     }
 
@@ -81,7 +81,7 @@ def training(config: UNetConfig, pictures: Tensor, each: Callable, options: Opti
     """Train a fresh UNet; states of captions are there already, as they are for the emoji model."""
     torch.manual_seed(options.seed)
     states = torch.randn(len(pictures), TOKENS, config.context_dim)
-    net = Conditional(UNet(config), Ready(states[0])).to(device, memory_format=torch.channels_last)
+    net = Conditional(UNet(config), Precomputed(states[0])).to(device, memory_format=torch.channels_last)
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
         for step in count():
@@ -109,7 +109,7 @@ def measure(options: Options) -> dict:
         raise ValueError(f"batch must be at least 1, got {options.batch}")
     device = pick_device(options.device)
     torch.manual_seed(options.seed)
-    vae = VAE(CONFIG).eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+    vae = VAE(EMOJI_VAE).eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
     pictures = torch.rand(PICTURES, 3, options.side, options.side) * 2 - 1
     results, trials = [], []
     for name, (before, each) in rows(vae).items():

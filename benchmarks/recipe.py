@@ -26,11 +26,11 @@ from experiment import SCALE, fill, open_results, score, table
 
 from minidiff import TextToImage, data
 from minidiff.diffusion import uniform
-from minidiff.evaluation.digits import machine
+from minidiff.evaluation.report import machine
 from minidiff.formats.model_config import ModelConfig
 from minidiff.networks import UNetConfig
 from minidiff.training import Progress, TrainConfig
-from minidiff.training.recipes.presets import fit, untrained
+from minidiff.training.denoiser import fit, untrained
 
 UNET = UNetConfig(4, 4, (32, 64), (False, True), layers=1, heads=4, context_dim=64, groups=8)
 PLAIN = replace(UNET, in_channels=1, out_channels=1, channels=(16, 32, 64), attention=(False, False, True))

@@ -1,11 +1,11 @@
-"""Five samplers against 5, 10, 20, 50 and 1000 steps, with the same weights and the same start noise.
+"""Every sampler at 5, 10, 20, 50 and 1000 steps, with the same weights and the same start noise.
 
     python benchmarks/samplers.py            about an hour on 2 cores
     python benchmarks/samplers.py --n 100 --steps 5 10
 
 For each: the Frechet distance of n generated digits (no guidance, w = 1) to real validation digits, with
-the standard error from 200 bootstrap resamples, and the time. The judge's features, see minidiff/evaluation/digits.py.
-Ends with 20 steps of dpmpp_2m against 1000 steps of ddpm.
+the standard error from 200 bootstrap resamples, and the time. The judge's features, see minidiff/evaluation/judges.py.
+Ends with 20 steps of the default sampler against 1000 steps of ddpm.
 """
 
 import time
@@ -16,11 +16,13 @@ import torch
 import tyro
 
 from minidiff import TextToImage, data
-from minidiff.diffusion import SAMPLERS
-from minidiff.evaluation.digits import judged, load_judge, machine
+from minidiff.diffusion import DEFAULT_SAMPLER, SAMPLERS
+from minidiff.evaluation.judges import judged
 from minidiff.evaluation.metrics import bootstrap, floor, frechet
+from minidiff.evaluation.report import machine
+from minidiff.formats.model_folder import load_classifier
 
-QUICK, SLOW = ("dpmpp_2m", 20), ("ddpm", 1000)  # the comparison that matters
+QUICK, SLOW = (DEFAULT_SAMPLER, 20), ("ddpm", 1000)  # the comparison that matters
 
 
 @dataclass
@@ -35,7 +37,7 @@ class Options:
 def main(options: Options) -> None:
     pipe = TextToImage.load("mnist", options.device)
     pipe.net.to(memory_format=torch.channels_last)
-    judge = load_judge(pipe.device)
+    judge = load_classifier("judge", pipe.device)
     real = data.mnist("validation")
     real_features, _ = judged(judge, real.images.to(pipe.device))
     order = torch.randperm(len(real), generator=torch.Generator().manual_seed(options.seed))
@@ -83,7 +85,7 @@ def main(options: Options) -> None:
     if QUICK in features and SLOW in features:
         difference = frechet(features[QUICK], rest) - frechet(features[SLOW], rest)
         error = float((resampled(QUICK) - resampled(SLOW)).std())
-        print(f"\ndpmpp_2m in 20 steps minus ddpm in 1000: {difference:+.2f} +- {error:.2f}")
+        print(f"\n{QUICK[0]} in {QUICK[1]} steps minus {SLOW[0]} in {SLOW[1]}: {difference:+.2f} +- {error:.2f}")
         print(f"time: 1/{seconds[SLOW] / seconds[QUICK]:.0f}, the quicker one timed twice and the longer taken")
 
 

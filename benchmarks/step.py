@@ -16,7 +16,7 @@ from diffusers import UNet2DConditionModel
 import minidiff
 from minidiff.device import pick_device
 from minidiff.networks import UNet, UNetConfig
-from minidiff.training.recipes.presets import MNIST
+from minidiff.training.recipes.mnist import MNIST
 
 
 @dataclass

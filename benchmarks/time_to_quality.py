@@ -32,15 +32,18 @@ from torch import Tensor, nn
 from tyro.conf import Positional
 
 from minidiff import TextToImage, data
-from minidiff.evaluation.digits import judged, load_judge, machine
+from minidiff.evaluation.judges import judged
+from minidiff.evaluation.report import machine
 from minidiff.files import write, write_tensors
+from minidiff.formats.model_folder import load_classifier
 from minidiff.image_files import sheet
-from minidiff.training.recipes.presets import PRESETS, fit, untrained
+from minidiff.training.denoiser import fit, untrained
+from minidiff.training.recipes import RECIPES
 
 OURS_PICTURES = (5_000, 10_000, 15_000, 20_000, 30_000, 45_000)
 PEER_STEPS = (600, 1000, 1400, 1750)  # the last after 60 minutes on two cores
 GOOD = 0.95
-OURS = PRESETS["mnist"]
+OURS = RECIPES["mnist"]
 
 
 @dataclass
@@ -167,7 +170,7 @@ def peer(options: Options) -> list[dict]:
     labels = torch.arange(10).repeat(5)
     for steps in (100, 1000):
         pictures = peer_digits(net, labels, steps)
-        right = float((judged(load_judge(), pictures)[1] == labels).double().mean())
+        right = float((judged(load_classifier("judge"), pictures)[1] == labels).double().mean())
         print(f"the peer, {steps} steps: {right:.0%} of 50 digits read right", flush=True)
         sheet((pictures + 1) / 2, 10).save(options.out.with_suffix(f".peer{steps}.png"))
     return rows
@@ -177,7 +180,7 @@ def accuracy(net: nn.Module, options: Options) -> float:
     """Share of n drawn digits that the judge reads as the digit asked for."""
     labels = data.mnist("validation").labels[: options.n]
     pictures = (peer_digits if isinstance(net, Peer) else our_digits)(net, labels)
-    return float((judged(load_judge(), pictures)[1] == labels).double().mean())
+    return float((judged(load_classifier("judge"), pictures)[1] == labels).double().mean())
 
 
 def table(options: Options, known: dict) -> None:

@@ -22,7 +22,7 @@ import torch
 import tyro
 from torch import Generator, Tensor, nn
 
-from minidiff.evaluation.digits import machine
+from minidiff.evaluation.report import machine
 from minidiff.files import read_tensors, write_tensors
 
 SIDES = ("ours", "theirs")

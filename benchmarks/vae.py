@@ -1,7 +1,7 @@
-"""What the VAE for emoji keeps of a picture, and what tiles change: python benchmarks/vae.py
+"""What the VAE for emoji keeps of an image, and what tiles change: python benchmarks/vae.py
 
-Prints PSNR on emoji that training never saw, how rough the latents are, and how far a large picture that is decoded in
-tiles lies from the same picture decoded whole.
+Prints PSNR on held-out emoji, the standard deviation of the posterior, and how far a large image that is decoded in
+tiles lies from the same image decoded whole.
 """
 
 import math
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from minidiff import data
 from minidiff.device import pick_device
-from minidiff.evaluation.digits import machine
+from minidiff.evaluation.report import machine
 from minidiff.files import asset
 from minidiff.formats.vae import load_vae
 from minidiff.training.recipes.vae import psnr
@@ -50,11 +50,11 @@ def main(options: Options) -> None:
 
     pictures = data.emoji("new_combinations").floats(range(64)).to(device)
     posterior = vae.posterior(pictures)
-    rough = float((posterior.std**2).mean().sqrt()) * vae.config.scaling
+    noisy = float((posterior.std**2).mean().sqrt()) * vae.config.scaling
     back = vae.decode(vae.encode(pictures)).clamp(-1, 1)
     noise = torch.randn(posterior.mean.shape, generator=torch.Generator().manual_seed(0)).to(device)
     drawn = vae.decode(vae.encode(pictures, noise)).clamp(-1, 1)
-    print(f"the posterior's spread, in that of all latents: {rough:.2f}")
+    print(f"the posterior's standard deviation, over that of all latents: {noisy:.2f}")
     print(
         f"64 of new_combinations: decoded means {decibels(back, pictures):.2f} dB, samples {decibels(drawn, pictures):.2f}"
     )

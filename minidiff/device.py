@@ -2,11 +2,13 @@
 
 import torch
 
+from minidiff.registry import UserError
+
 
 def pick_device(name: str | None = None) -> torch.device:
     """The device called `name` ("cpu", "cuda", "cuda:1", "mps"), or the best there is for None.
 
-    Raises ValueError for a device that this machine does not have.
+    Raises UserError for a device that this machine does not have.
     """
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name is None:
@@ -16,5 +18,5 @@ def pick_device(name: str | None = None) -> torch.device:
     except RuntimeError:
         device = None
     if device is None or not there.get(device.type):
-        raise ValueError(f"no device {name!r} here; there is {', '.join(k for k, v in there.items() if v)}")
+        raise UserError(f"no device {name!r} here; there is {', '.join(k for k, v in there.items() if v)}")
     return device

@@ -1,8 +1,10 @@
-"""Files: where the shipped ones are, and how to write one so that it is never half there."""
+"""Files: where the shipped ones are, and how to read and write them whole."""
 
 import hashlib
 import os
 from pathlib import Path
+
+from minidiff.registry import UserError
 
 _PACKAGE = Path(__file__).resolve().parent
 ROOTS = (_PACKAGE / "_assets", _PACKAGE.parent / "assets")  # installed from a wheel; run from a clone
@@ -32,7 +34,7 @@ def damaged_assets() -> list[str]:
 
 
 def write(path: str | Path, data: bytes | str) -> None:
-    """Write beside the file and rename: at every moment there is a whole file, the old or the new."""
+    """Write a temporary file and rename it: at every moment there is a whole file, the old or the new."""
     path = Path(path)
     beside = path.with_name(f".{path.name}.part")
     beside.write_bytes(data.encode() if isinstance(data, str) else data)
@@ -40,43 +42,43 @@ def write(path: str | Path, data: bytes | str) -> None:
 
 
 def write_tensors(path: str | Path, tensors: dict, about: dict[str, str] | None = None) -> None:
-    """A safetensors file, written whole. about: words that go with it."""
+    """Write a safetensors file, whole. about: its metadata."""
     from safetensors.torch import save  # imports torch, which costs a second
 
     write(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}, about))
 
 
 def read_tensors(path: str | Path) -> dict:
-    """The tensors of a safetensors file; no pickle is ever read. Raises ValueError if it is not whole."""
+    """The tensors of a safetensors file. Raises UserError if it is missing or damaged."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     if not Path(path).is_file():
-        raise ValueError(f"{path} is missing")
+        raise UserError(f"{path} is missing")
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise ValueError(f"{path} is not a whole safetensors file ({error})") from None
+        raise UserError(f"{path} is not a whole safetensors file ({error})") from None
 
 
 def load_weights(net, path: str | Path) -> None:
-    """Every tensor of the file into the network, a torch module. Raises ValueError if anything does not fit."""
+    """Load every tensor of the file into the network, a torch module. Raises UserError if anything does not fit."""
     try:
         net.load_state_dict(read_tensors(path))
     except RuntimeError as error:  # PyTorch lists every mismatch, one a line
-        raise ValueError(f"{path} does not fit its model:{str(error).splitlines()[1]}") from None
+        raise UserError(f"{path} does not fit its model:{str(error).splitlines()[1]}") from None
 
 
 def check_writable(path: str | Path, kinds: tuple[str, ...]) -> Path:
-    """`path`, if a file of one of these kinds (".png", ...) can be written there. Raises ValueError if not.
+    """`path`, if a file of one of these kinds (".png", ...) can be written there. Raises UserError if not.
 
-    Asked before the work begins, so that nobody waits for a picture that cannot be kept.
+    Checked before the work begins, so that nobody waits for an image that cannot be saved.
     """
     path = Path(path)
     if path.suffix.lower() not in kinds:
-        raise ValueError(f'cannot write "{path}": its name must end in {" or ".join(kinds)}')
+        raise UserError(f'cannot write "{path}": its name must end in {" or ".join(kinds)}')
     if not path.parent.is_dir():
-        raise ValueError(f'cannot write "{path}": there is no folder "{path.parent}"')
+        raise UserError(f'cannot write "{path}": there is no folder "{path.parent}"')
     if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise ValueError(f'cannot write "{path}": {"it is a folder" if path.is_dir() else "no permission"}')
+        raise UserError(f'cannot write "{path}": {"it is a folder" if path.is_dir() else "no permission"}')
     return path

@@ -1,10 +1,8 @@
-"""Byte-pair encoding: text becomes numbers that a network can look up (Sennrich et al. 2016; on bytes, as in GPT-2).
+"""Byte-pair encoding: text to token ids (Sennrich et al. 2016; on bytes, as in GPT-2; files and ids are CLIP's).
 
-A text is put in lower case and split into words. A word is spelled in bytes, so that nothing is ever unknown: Greek, emoji
-and typing errors are bytes too. Then neighbours are joined into longer pieces, by a list of merges that was learned
-from many texts, the most frequent first. A common word ends as one piece, a rare one as several.
-
-The files and the ids are those of CLIP (Radford et al. 2021).
+A text is lowercased and split into words. A word starts as bytes, so that nothing is unknown: Greek, emoji and typing
+errors are bytes too. Then neighbours are merged into longer pieces, by a list of merges learned from many texts, the
+most frequent first. A common word ends as one piece, a rare one as several.
 """
 
 import json
@@ -14,10 +12,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Self
 
-import regex  # as Python's re, and knows \p{L}, a letter of any script, and \p{N}, a number
+import regex  # Python's re, with \p{L}, a letter of any script, and \p{N}, a number
 import torch
 
 from minidiff.files import write
+from minidiff.registry import UserError
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 STOP = "</w>"  # marks the last piece of a word: "in</w>" is a word, "in" may begin "inside"
@@ -25,7 +24,7 @@ STOP = "</w>"  # marks the last piece of a word: "in</w>" is a word, "in" may be
 # A word is an ending such as 's, or a run of letters, or one number, or a run of anything else but spaces.
 WORD = regex.compile(r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+")
 
-# One visible letter for each byte: what prints stands for itself, and comes first; the other bytes follow.
+# One visible letter for each byte: printable bytes stand for themselves and come first; the others follow.
 VISIBLE = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
 HIDDEN = [byte for byte in range(256) if byte not in VISIBLE]
 LETTER = {byte: chr(byte) for byte in VISIBLE} | {byte: chr(256 + k) for k, byte in enumerate(HIDDEN)}
@@ -38,19 +37,19 @@ def split(text: str) -> list[str]:
     text = "".join(char.lower() for char in text)  # one by one: str.lower() turns the last Σ of a word into ς
     words = []
     for word in WORD.findall(text):
-        # <|ENDOFTEXT|> is not special, but has become <|endoftext|>: transformers spells it in three words
+        # <|ENDOFTEXT|> is not special, but is <|endoftext|> in lower case: transformers splits it into three words
         words += [word[:2], word[2:-2], word[-2:]] if word in (START, END) else [word]
     return words
 
 
 def spell(word: str) -> list[str]:
-    """The pieces to begin with: a letter for each byte, the last one marked. "red" is r, e, d</w>."""
+    """A word's first pieces: a letter for each byte, the last one marked. "red" is r, e, d</w>."""
     letters = [LETTER[byte] for byte in word.encode("utf-8", errors="replace")]
     return letters[:-1] + [letters[-1] + STOP]
 
 
 def join(pieces: list[str], pair: tuple[str, str]) -> list[str]:
-    """The pieces with the pair made one wherever it occurs, from left to right."""
+    """The pieces with the pair merged wherever it occurs, from left to right."""
     joined = []
     for piece in pieces:
         if joined and (joined[-1], piece) == pair:
@@ -61,7 +60,7 @@ def join(pieces: list[str], pair: tuple[str, str]) -> list[str]:
 
 
 def read(pieces: Iterable[str]) -> str:
-    """The text of pieces. Bytes that are no character, as where one was cut in two, become a question mark."""
+    """The text of pieces. Bytes that are not UTF-8, as in half a character, become the replacement character."""
     text = bytes(BYTE[letter] for letter in "".join(pieces)).decode("utf-8", errors="replace")
     return text.replace(STOP, " ").strip()
 
@@ -69,34 +68,29 @@ def read(pieces: Iterable[str]) -> str:
 class Tokenizer:
     """Text to ids and back.
 
-    vocab: the id of each piece, 0 to len(vocab) - 1. merges: the pairs to join, the first learned first. length: how
-    many ids any text becomes. pad: the piece that fills up short texts, None for the end of text (Stable Diffusion
-    2.x has "!"). words: the words that it learned from, where not all of them became one piece. Raises ValueError if
-    they do not fit together.
+    vocab: the id of each piece, 0 to len(vocab) - 1. merges: the pairs to merge, in the order learned. length: ids per
+    text. pad: the piece that pads short texts, None for the end of text (Stable Diffusion 2.x: "!"). words: those of
+    the training texts, if not all became one piece. Raises UserError if they do not fit together.
     """
 
     def __init__(
-        self,
-        vocab: dict[str, int],
-        merges: list[tuple[str, str]],
-        length: int = 77,
-        pad: str | None = None,
+        self, vocab: dict[str, int], merges: list[tuple[str, str]], length: int = 77, pad: str | None = None,
         words: Iterable[str] = (),
-    ):
+    ):  # fmt: skip
         self.vocab, self.merges, self.length, self.words = vocab, merges, length, frozenset(words)
         self.pad = END if pad is None else pad
         self.special = (START, END, self.pad)
         if length < 2:
-            raise ValueError(f"a text of length {length} has no room for its start and its end")
+            raise UserError(f"a text of length {length} has no room for its start and end tokens")
         if not all(type(id) is int for id in vocab.values()) or set(vocab.values()) != set(range(len(vocab))):
-            raise ValueError(f"the ids of the vocabulary are not 0 to {len(vocab) - 1}, each once")
+            raise UserError(f"the ids of the vocabulary are not 0 to {len(vocab) - 1}, each once")
         for piece in self.special:
             if piece not in vocab:
-                raise ValueError(f'"{piece}" is not in the vocabulary')
+                raise UserError(f'"{piece}" is not in the vocabulary')
         for left, right in merges:
             for piece in (left, right, left + right):
                 if piece not in vocab:
-                    raise ValueError(f'the merge of "{left}" and "{right}" needs "{piece}": not in the vocabulary')
+                    raise UserError(f'the merge of "{left}" and "{right}" needs "{piece}": not in the vocabulary')
         self._piece = {id: piece for piece, id in vocab.items()}
         self._rank = {pair: k for k, pair in enumerate(merges)}
         self._special = regex.compile("(" + "|".join(map(regex.escape, self.special)) + ")")
@@ -104,9 +98,9 @@ class Tokenizer:
 
     @classmethod
     def train(cls, texts: Iterable[str], merges: int, length: int = 77) -> Self:
-        """Learn up to `merges` merges: again and again, join the pair of pieces that is the most frequent in the texts.
+        """Learn up to `merges` merges: repeatedly merge the most frequent pair of pieces in the texts.
 
-        Of equally frequent pairs, the first in the alphabet. It stops early when every word is one piece.
+        Ties are broken alphabetically. It stops early when every word is one piece.
         """
         count = Counter(word for text in texts for word in split(text))
         spelled = {word: spell(word) for word in count}
@@ -126,16 +120,15 @@ class Tokenizer:
 
     @classmethod
     def load(cls, folder: str | Path, length: int = 77, pad: str | None = None) -> Self:
-        """Read vocab.json and merges.txt, as CLIP has them, and words.txt if there is one.
+        """Read CLIP's vocab.json and merges.txt, or transformers 5's tokenizer.json, and words.txt if there is one.
 
-        Where transformers 5 wrote the folder, both are in tokenizer.json. Raises ValueError with the name of what is wrong.
+        Raises UserError with the name of the file that is wrong.
         """
         try:
             path = Path(folder) / "words.txt"
             words = path.read_text(encoding="utf-8").split() if path.exists() else ()
             path = Path(folder) / "vocab.json"
-            whole = Path(folder) / "tokenizer.json"
-            if whole.exists() and not path.exists():
+            if (whole := Path(folder) / "tokenizer.json").exists() and not path.exists():
                 path = whole
                 both = json.loads(path.read_text(encoding="utf-8"))["model"]
                 vocab, lines = dict(both["vocab"]), [" ".join(pair) for pair in both["merges"]]
@@ -144,20 +137,20 @@ class Tokenizer:
                 path = Path(folder) / "merges.txt"
                 lines = path.read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
-            raise ValueError(f"{path} is missing") from None
+            raise UserError(f"{path} is missing") from None
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise ValueError(f"{path} cannot be read ({error})") from None
+            raise UserError(f"{path} cannot be read ({error})") from None
         merges = [tuple(line.split()) for line in lines if line and not line.startswith("#version")]
         for merge in merges:
             if len(merge) != 2:
-                raise ValueError(f'{path} has the line "{" ".join(merge)}", which is not a pair')
+                raise UserError(f'{path} has the line "{" ".join(merge)}", which is not a pair')
         try:
             return cls(vocab, merges, length, pad, words)
         except ValueError as error:
-            raise ValueError(f"{folder}: {error}") from None
+            raise UserError(f"{folder}: {error}") from None
 
     def save(self, folder: str | Path) -> None:
-        """Write vocab.json, merges.txt, and words.txt if it has words, into a folder, made if it is missing."""
+        """Write vocab.json, merges.txt and, if there are words, words.txt into a folder; created if missing."""
         Path(folder).mkdir(parents=True, exist_ok=True)
         write(Path(folder) / "vocab.json", json.dumps(self.vocab, ensure_ascii=False))
         write(Path(folder) / "merges.txt", "\n".join(["#version: 0.2", *map(" ".join, self.merges), ""]))
@@ -165,7 +158,7 @@ class Tokenizer:
             write(Path(folder) / "words.txt", "\n".join([*sorted(self.words), ""]))
 
     def __call__(self, texts: str | list[str]) -> torch.Tensor:
-        """Ids (B, length): start, the text, end, padding. A text that is too long is cut; the end stays."""
+        """Ids (B, length): start, text, end, padding. A text that is too long is truncated before the end token."""
         rows = []
         for text in [texts] if isinstance(texts, str) else texts:
             row = [self.vocab[START], *self.encode(text)[: self.length - 2], self.vocab[END]]
@@ -173,11 +166,11 @@ class Tokenizer:
         return torch.tensor(rows, dtype=torch.long).reshape(-1, self.length)
 
     def encode(self, text: str) -> list[int]:
-        """The ids of all of a text, without start and end. A piece that the vocabulary lacks is an end of text."""
+        """The ids of the whole text, without start and end. A piece that is not in the vocabulary becomes the end token."""
         return [self.vocab.get(piece, self.vocab[END]) for piece in self.pieces(text)]
 
     def pieces(self, text: str) -> list[str]:
-        """The pieces of a text. A special piece that is written out in it, such as "<|endoftext|>", counts as one."""
+        """The pieces of a text. A special piece written out in it, such as "<|endoftext|>", is one piece."""
         pieces = []
         for part in self._special.split(text):
             pieces += [part] if part in self.special else [p for word in split(part) for p in self._merged(word)]
@@ -192,21 +185,21 @@ class Tokenizer:
         return self._cache[word]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of ids, without special pieces. Raises KeyError at an id that the vocabulary does not have."""
+        """The text of ids, without special pieces. Raises KeyError for an id that is not in the vocabulary."""
         pieces = [self._piece[int(id)] for id in ids]
         return read(piece for piece in pieces if piece not in self.special)
 
     def left_out(self, text: str) -> str:
-        """The end of a text, where it does not fit into `length`; "" if all of it fits."""
+        """The end of a text that `length` truncates; "" if all of it fits."""
         return read(self.pieces(text)[self.length - 2 :])
 
     def unknown(self, text: str) -> list[str]:
-        """The words of a text that it did not learn from; where it has no such list, those that are not one piece."""
+        """The words of a text that were not in the training texts; without that list, those that are not one piece."""
         words = dict.fromkeys(split(self._special.sub(" ", text)))
         return [word for word in words if (word not in self.words if self.words else len(self._merged(word)) > 1)]
 
     def unread(self, text: str) -> str:
-        """One line about what of a text is not read as it stands, "" if all of it is."""
+        """One line about what in a text is truncated or new to the tokenizer, "" if nothing is."""
         found = []
         if tail := self.left_out(text):
             found.append(f"left out, for there is room for {self.length - 2} tokens: {shorten(tail, 80)}")
@@ -217,6 +210,6 @@ class Tokenizer:
 
 
 def shorten(text: str, longest: int) -> str:
-    """In one line, and cut to so many characters."""
+    """In one line of at most `longest` characters."""
     text = " ".join(text.split())
     return text if len(text) <= longest else text[: longest - 1] + "…"

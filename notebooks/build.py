@@ -1,18 +1,24 @@
 """Make the notebooks from their sources.
 
-    python notebooks/build.py          those whose source has changed; executed if their code has
-    python notebooks/build.py --all    all of them
+    python notebooks/build.py          all of them; only those whose code has changed are executed
+    python notebooks/build.py --all    execute all of them
 
 notebooks/source/NN_name.py becomes notebooks/NN_name.ipynb, executed, with solutions and pictures, and, if
 it has exercises, notebooks/exercises/NN_name.ipynb, the student's: not executed, without the lines between
 `### BEGIN SOLUTION` and `### END SOLUTION` (nbgrader's markers).
 
+A source links to code by name: {{schedules.add_noise}} becomes a link to the function, and
+{{samplers.ddpm: kept = now.alpha / to.alpha}} shows that line of it, with a link.
+
 The same source gives the same notebook but for its outputs: cell ids are stable, and there are no time
-stamps and no widget states. Each notebook carries the sha256 of its source, so that a stale one can be told.
+stamps and no widget states. Each notebook carries the sha256 of its source, so that a stale one can be told;
+the numbers of the lines that it links to are no part of that.
 """
 
+import ast
 import base64
 import copy
+import functools
 import hashlib
 import io
 import os
@@ -28,39 +34,86 @@ from nbformat import NotebookNode
 from PIL import Image
 from traitlets.config import Config
 
-from minidiff.course import checks
+import minidiff
+from minidiff.course.checks import CHECKS
 
 HERE = Path(__file__).resolve().parent
 WIDGET = "application/vnd.jupyter.widget-view+json"
 SOLUTION = re.compile(r"^( *)### BEGIN SOLUTION\n.*?### END SOLUTION$", re.M | re.S)
-CODE = re.compile(r"\{\{([\w/.]+): (.+?)\}\}")  # {{file: text of one of its lines}}
+LINK = re.compile(r"\{\{(\w+(?:\.\w+)+)(?:: (.+?))?\}\}")  # {{module.symbol}} or {{module.symbol: text of one line}}
+
+
+@functools.cache
+def symbols() -> dict[str, tuple[Path, ast.stmt]]:
+    """Every class, function, method and constant of the package: its full name, its file, and where it stands."""
+    found = {}
+
+    def look(parent: ast.AST, prefix: str, path: Path) -> None:
+        for node in ast.iter_child_nodes(parent):
+            names = []
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                names = [node.name]
+                look(node, f"{prefix}{node.name}.", path)
+            elif isinstance(node, ast.Assign | ast.AnnAssign) and not isinstance(parent, ast.FunctionDef):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                names = [target.id for target in targets if isinstance(target, ast.Name)]
+            found.update({f"{prefix}{name}": (path, node) for name in names})
+
+    for path in sorted((HERE.parent / "minidiff").rglob("*.py")):
+        module = ".".join(path.relative_to(HERE.parent).with_suffix("").parts).removesuffix(".__init__")
+        look(ast.parse(path.read_text()), f"{module}.", path)
+    return found
+
+
+def link(name: str, text: str | None) -> str:
+    """A link in Markdown to what `name` means, after the line of it that has `text`. Raises ValueError unless there is one.
+
+    `name` is the end of a full name, such as schedules.Schedule.add_noise; parts in the middle may be left out.
+    """
+    parts = re.compile(r"(?:.+\.)?" + r"\.(?:.+\.)?".join(name.split(".")))
+    full = [known for known in symbols() if parts.fullmatch(known)]
+    full = [known for known in full if known.endswith(f".{name}")] or full
+    if len(full) != 1:
+        raise ValueError(f"{name!r} should be one symbol of minidiff, and is {' or '.join(full) or 'none'}")
+    path, node = symbols()[full[0]]
+    number, code = node.lineno, ""
+    if text:
+        lines = enumerate(path.read_text().splitlines()[: node.end_lineno], start=1)
+        numbers = [i for i, line in lines if i >= node.lineno and text in line]
+        if len(numbers) != 1:
+            raise ValueError(f"{full[0]} should have one line with {text!r}, and has {len(numbers)}")
+        number, code = numbers[0], f"`{text}` "
+    return f"{code}[`{name}`](../{path.relative_to(HERE.parent).as_posix()}#L{number})"
 
 
 def text_of(source: Path) -> str:
-    """A source with each {{file: text}} replaced by a link to that line. Raises ValueError if there is no such line."""
+    """A source with its {{links}} resolved. Raises ValueError, with the name of the source, if one of them leads nowhere."""
+    try:
+        return LINK.sub(lambda match: link(*match.groups()), source.read_text())
+    except ValueError as error:
+        raise ValueError(f"{source.name}: {error}") from None
 
-    def link(match: re.Match) -> str:
-        file, wanted = match.groups()
-        lines = (HERE.parent / file).read_text().splitlines()
-        numbers = [i for i, line in enumerate(lines, start=1) if wanted in line]
-        if len(numbers) != 1:
-            raise ValueError(f"{source.name}: {file} has {len(numbers)} lines with {wanted!r}; there should be one")
-        return f"`{wanted}` [{Path(file).name}:{numbers[0]}](../{file}#L{numbers[0]})"
 
-    return CODE.sub(link, source.read_text())
+def badge(notebook: str) -> str:
+    """Opens a notebook in Colab."""
+    there = minidiff.REPOSITORY.replace("https://github.com", "https://colab.research.google.com/github")
+    image = "https://colab.research.google.com/assets/colab-badge.svg"
+    return f"[![Open in Colab]({image})]({there}/blob/main/notebooks/{notebook})"
 
 
 def lesson(source: Path) -> NotebookNode:
     """The lesson of a source, not executed."""
-    text = text_of(source)
-    notebook = jupytext.reads(text, fmt="py:percent")
+    notebook = jupytext.reads(text_of(source), fmt="py:percent")
+    if minidiff.REPOSITORY:
+        title, *rest = notebook.cells[0].source.split("\n")
+        notebook.cells[0].source = "\n".join([title, "", badge(f"{source.stem}.ipynb"), *rest])
     for i, cell in enumerate(notebook.cells):
         cell.id = f"{source.stem}-{i:02d}"
         cell.metadata = {}
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
-        "minidiff": {"source_sha256": hashlib.sha256(text.encode()).hexdigest()},
+        "minidiff": {"source_sha256": hashlib.sha256(source.read_bytes()).hexdigest()},
     }
     return notebook
 
@@ -71,6 +124,7 @@ def student(lesson: NotebookNode) -> NotebookNode | None:
     for cell in notebook.cells:
         if cell.cell_type == "markdown":  # links are seen from one folder further down
             cell.source = re.sub(r"\]\((?!http|#)", "](../", cell.source)
+            cell.source = re.sub(r"(colab\S+/notebooks/)", r"\1exercises/", cell.source)
         elif SOLUTION.search(cell.source):
             cell.source = SOLUTION.sub(r"\1# your code here\n\1raise NotImplementedError", cell.source)
         elif cell.source.startswith("check."):
@@ -117,7 +171,7 @@ def execute(notebook: NotebookNode, folder: Path = HERE) -> NotebookNode:
 
 
 def with_old_outputs(notebook: NotebookNode, path: Path) -> NotebookNode | None:
-    """The notebook with the outputs of the one at `path`, if only its text has changed: nothing needs to run."""
+    """The notebook with the outputs of the one at `path`, if the code is the same in both: nothing needs to run."""
     if not path.exists():
         return None
     old, new = ([cell for cell in n.cells if cell.cell_type == "code"] for n in (nbformat.read(path, 4), notebook))
@@ -144,18 +198,16 @@ def mistakes() -> str:
     lines = [
         "# Exercises",
         "",
-        "The lessons without their solutions. Run a notebook from the top; at its end are the exercises, each with a check that",
-        "names the mistake. Below is what the checks know: every row is a function that was tried, so that a diagnosis is never",
-        "a guess. The last column leads to a public thread in which people met the mistake or something close to it.",
-        "`make notebooks` writes this page from `minidiff/checks/`.",
+        "The lessons without their solutions. Run a notebook from the top. Each exercise has a check that names the mistake.",
+        "Below is every mistake that the checks know. Each row stands for a function that computes it, so a diagnosis is",
+        "never a guess. The last column links to a public thread in which people met the mistake, or one close to it.",
+        "`make notebooks` writes this page from `minidiff/course/checks/`.",
     ]
-    for name in checks.__all__:
-        exercise = getattr(checks, name)
-        if isinstance(exercise, checks.Exercise):
-            lines += ["", f"## {name}", "", "| it looks like | in pictures | met |", "|---|---|---|"]
-            for bug in exercise.bugs:
-                met = f"[{bug.met.removeprefix('https://github.com/')}]({bug.met})" if bug.met else ""
-                lines.append(f"| {bug.looks_like} | {bug.in_pictures} | {met} |".replace("**", r"\*\*"))
+    for name, exercise in CHECKS.items():
+        lines += ["", f"## {name}", "", "| it looks like | in pictures | met |", "|---|---|---|"]
+        for bug in exercise.bugs:
+            met = f"[{bug.met.removeprefix('https://github.com/')}]({bug.met})" if bug.met else ""
+            lines.append(f"| {bug.looks_like} | {bug.in_pictures} | {met} |".replace("**", r"\*\*"))
     return "\n".join(lines) + "\n"
 
 
@@ -163,17 +215,12 @@ def main() -> None:
     (HERE / "exercises").mkdir(exist_ok=True)
     (HERE / "exercises/README.md").write_text(mistakes())
     for source in sorted((HERE / "source").glob("*.py")):
-        name = f"{source.stem}.ipynb"
-        everything = "--all" in sys.argv
-        if is_current(source, HERE / name) and not everything:
-            print(f"{name}: current")
-            continue
-        notebook = lesson(source)
+        notebook, path = lesson(source), HERE / f"{source.stem}.ipynb"
         if exercises := student(notebook):
-            nbformat.write(exercises, HERE / "exercises" / name)
-        kept = None if everything else with_old_outputs(notebook, HERE / name)
-        nbformat.write(kept or execute(notebook), HERE / name)
-        print(f"{name}: built, {(HERE / name).stat().st_size / 1000:.0f} KB")
+            nbformat.write(exercises, HERE / "exercises" / path.name)
+        kept = None if "--all" in sys.argv else with_old_outputs(notebook, path)
+        nbformat.write(kept or execute(notebook), path)
+        print(f"{path.name}: {'as it was executed' if kept else 'executed'}, {path.stat().st_size / 1000:.0f} KB")
 
 
 if __name__ == "__main__":

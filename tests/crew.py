@@ -27,7 +27,7 @@ def pictures(dtype=torch.float32):
     return data.Pictures(images, torch.arange(N) % 10, [""] * N)
 
 
-def sgd(params, lr, weight_decay, fused):
+def sgd(params, lr, betas, weight_decay, fused):
     return torch.optim.SGD(params, lr=lr, momentum=0.9)
 
 

@@ -55,27 +55,22 @@ def listening(handler: type[BaseHTTPRequestHandler]):
 
 
 @contextmanager
-def serve(content: bytes, *, ranges: bool = True, breaks: int | None = None, status: int | None = None):
-    """Serve it; yields (url, the Range headers asked for so far).
+def serve(content: bytes, *, breaks: int | None = None, status: int | None = None):
+    """Serve it; yields (url, the paths asked for so far).
 
-    ranges: whether the server can begin in the middle. breaks: bytes after which a connection ends. status: an
-    error to answer with.
+    breaks: bytes after which the connection ends. status: an error to answer with.
     """
     asked = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
-            wanted = self.headers.get("Range")
-            asked.append(wanted)
-            begin = int(wanted.removeprefix("bytes=").rstrip("-")) if ranges and wanted else 0
-            if status or begin >= len(content):
-                return self.send_error(status or 416)
-            self.send_response(206 if begin else 200)
-            if begin:
-                self.send_header("Content-Range", f"bytes {begin}-{len(content) - 1}/{len(content)}")
-            self.send_header("Content-Length", str(len(content) - begin))
+            asked.append(self.path)
+            if status:
+                return self.send_error(status)
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            self.wfile.write(content[begin:] if breaks is None else content[begin : begin + breaks])
+            self.wfile.write(content[:breaks])
 
         def log_message(self, *_):
             pass

@@ -9,7 +9,7 @@ from minidiff.diffusion import FLOW, flow
 from minidiff.networks import Conditional, LabelEncoder, UNet, UNetConfig
 from minidiff.networks.inside.ablations import PARTS, without
 from minidiff.training import EMA, TrainConfig, train
-from minidiff.training.recipes import ablations
+from minidiff.training.recipes.mnist import digit_model
 
 TINY = UNetConfig(1, 1, channels=(8, 16), attention=(True, True), layers=1, heads=2, context_dim=8, groups=4)
 
@@ -122,8 +122,8 @@ def test_it_can_be_trained_and_averaged(part):
 
 
 def test_the_digit_model_without_a_part_draws_and_repeats():
-    pipe, again = (ablations.digit_model("middle", steps=2, seed=1, batch=4) for _ in range(2))
-    whole = ablations.digit_model(None, steps=2, seed=1, batch=4)
+    pipe, again = (digit_model("middle", steps=2, seed=1, batch=4) for _ in range(2))
+    whole = digit_model(None, steps=2, seed=1, batch=4)
     drawn = [p.latents("7", steps=2) for p in (pipe, again, whole)]
     assert torch.equal(drawn[0], drawn[1]) and not torch.allclose(drawn[0], drawn[2])
     assert whole.config.name == "mnist"

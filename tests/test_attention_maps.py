@@ -1,4 +1,4 @@
-"""Where pixels look: the weights that are shown are those that drew the picture."""
+"""Cross-attention maps: the weights are those of the very forward pass."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from minidiff.networks import UNet, UNetConfig, attention_maps
 from minidiff.networks.attention import Attention
 
 TINY = UNetConfig(3, 3, channels=(8, 16), attention=(True, True), layers=1, heads=(2, 4), context_dim=6, groups=4)
-ROOMS = [
+TRANSFORMERS = [
     ("down_blocks.0.attentions.0", (12, 10), 2),
     ("down_blocks.1.attentions.0", (6, 5), 4),
     ("mid_block.attentions.0", (6, 5), 4),
@@ -41,9 +41,9 @@ def test_every_cross_attention_in_the_order_of_use(net):
     with attention_maps(net) as passes:
         net(*inputs())
     (maps,) = passes
-    assert [(each.name, each.size) for each in maps] == [(name, size) for name, size, _ in ROOMS]
+    assert [(each.name, each.size) for each in maps] == [(name, size) for name, size, _ in TRANSFORMERS]
     assert len(maps) == len([name for name, _ in net.named_modules() if name.endswith("attn2")])
-    for each, (_, (height, width), heads) in zip(maps, ROOMS, strict=True):
+    for each, (_, (height, width), heads) in zip(maps, TRANSFORMERS, strict=True):
         assert each.weights.shape == (2, heads, height * width, 5) and not each.weights.requires_grad
         assert each.weights.min() >= 0
         torch.testing.assert_close(each.weights.sum(-1), torch.ones(2, heads, height * width))
@@ -59,14 +59,14 @@ def test_the_weights_are_those_of_the_forward_pass(net):
     with attention_maps(net) as passes:
         net(*inputs())
         net(*inputs(seed=1))
-    assert len(calls) == 2 * len(ROOMS) and len(passes) == 2
+    assert len(calls) == 2 * len(TRANSFORMERS) and len(passes) == 2
     for each, (module, (_, context), output) in zip(passes[0] + passes[1], calls, strict=True):
         v = rearrange(module.to_v(context), "b n (h d) -> b h n d", h=module.heads)
         taken = rearrange(each.weights @ v, "b h n d -> b n (h d)")
         torch.testing.assert_close(module.to_out[0](taken), output)
 
 
-def test_a_pass_is_the_same_with_and_without_a_look(net):
+def test_a_pass_is_the_same_with_and_without_hooks(net):
     before = net(*inputs())
     with attention_maps(net):
         during = net(*inputs())
@@ -90,10 +90,10 @@ def test_the_hooks_are_gone_after_an_error_and_the_pass_is_not_counted(net):
         with pytest.raises(RuntimeError):
             net(x, time, context[..., :-1])
         net(x, time, context)
-    assert [len(maps) for maps in passes] == [len(ROOMS)]
+    assert [len(maps) for maps in passes] == [len(TRANSFORMERS)]
 
 
-def test_two_looks_at_once(net):
+def test_nested(net):
     with attention_maps(net) as outer:
         net(*inputs())
         with attention_maps(net) as inner:
@@ -103,7 +103,7 @@ def test_two_looks_at_once(net):
 
 
 @torch.no_grad()
-def test_of_the_two_copies_of_cfg_the_second_half_is_the_texts():
+def test_of_the_two_copies_of_cfg_the_second_half_is_conditional():
     pipe = TextToImage.load("mnist", device="cpu")
     asked, images = ["7", "3"], pipe.latents(["7", "3"], steps=2)
     with attention_maps(pipe.net) as both:  # the UNet inside is found
@@ -132,6 +132,6 @@ def test_half_precision():
     torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:-1]))
 
 
-def test_no_network_to_look_into():
+def test_no_unet():
     with pytest.raises(ValueError, match="no UNet in it"), attention_maps(nn.Linear(2, 2)):
         pass

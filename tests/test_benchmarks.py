@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from minidiff.networks import VAE, UNetConfig, VAEConfig
-from minidiff.training.recipes.presets import PRESETS
+from minidiff.training.recipes import RECIPES
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -38,13 +38,13 @@ def test_a_difference_is_taken_seed_by_seed():
 @pytest.mark.parametrize(
     "row, less_is_better, said",
     [
-        ([9.0, 8.0, 7.0], True, "undecided"),  # -2 +- 1: exactly two standard deviations
+        ([9.0, 8.0, 7.0], True, "not significant"),  # -2 +- 1: exactly two standard deviations
         ([8.9, 7.9, 6.9], True, "helps"),  # -2.1 +- 1
         ([8.9, 7.9, 6.9], False, "hurts"),
         ([11.1, 12.1, 13.1], True, "hurts"),
         ([11.1, 12.1, 13.1], False, "helps"),
-        ([10.0, 10.0, 10.0], True, "undecided"),  # nothing changed at all
-        ([1.0], True, "undecided"),  # one seed says nothing, however large the difference
+        ([10.0, 10.0, 10.0], True, "not significant"),  # nothing changed at all
+        ([1.0], True, "not significant"),  # one seed says nothing, however large the difference
     ],
 )
 def test_verdicts(row, less_is_better, said):
@@ -93,8 +93,10 @@ def test_the_table_has_a_line_for_each_row():
     ]
     lines = experiment.table(SETTINGS | {"rows": rows, "seconds": 120.0}).splitlines()
     assert lines[2].startswith("| all | 1,234 | 5 | 10.00 ± 1.00 |  |  | 50.0% ± 0.0% |")
-    assert "| 2.17 ± 1.26 | -7.83 ± 0.17 | helps |" in lines[3] and lines[3].endswith("| +0.0% ± 0.0% | undecided |")
-    assert "| 1.00 | -8.00 | undecided |" in lines[4]
+    assert "| 2.17 ± 1.26 | -7.83 ± 0.17 | helps |" in lines[3] and lines[3].endswith(
+        "| +0.0% ± 0.0% | not significant |"
+    )
+    assert "| 1.00 | -8.00 | not significant |" in lines[4]
     assert "n = 9, seeds 0, 1, 2, validation split" in lines[7] and "2 minutes" in lines[8]
 
 
@@ -158,7 +160,7 @@ TINY = UNetConfig(4, 4, (8, 16), (False, True), layers=1, heads=2, context_dim=8
 def small(monkeypatch):
     """A tiny UNet and a tiny VAE of factor 4 in the place of the emoji model's."""
     monkeypatch.setattr(latents, "EMOJI", replace(latents.EMOJI, unet=TINY, fold=1))
-    monkeypatch.setattr(latents, "CONFIG", VAEConfig(channels=(4, 4, 8), layers=1, groups=4))
+    monkeypatch.setattr(latents, "EMOJI_VAE", VAEConfig(channels=(4, 4, 8), layers=1, groups=4))
     monkeypatch.setattr(latents, "PICTURES", 16)
     return latents.Options(repeats=2, batch=2, side=16, device="cpu")
 
@@ -222,9 +224,9 @@ def test_one_step_has_no_quartiles_and_no_picture_no_speed(small):
 @pytest.fixture
 def rungs(monkeypatch):
     """A tiny mnist model, and options for the shortest run."""
-    preset = PRESETS["mnist"]
+    preset = RECIPES["mnist"]
     tiny = replace(preset, config=replace(preset.config, unet=replace(TINY, pooled=False)))
-    monkeypatch.setitem(ladder.PRESETS, "mnist", tiny)
+    monkeypatch.setitem(ladder.RECIPES, "mnist", tiny)
     return ladder.Options(model="mnist", device="cpu", batch=2, steps=1, windows=2, warm=1)
 
 
@@ -303,8 +305,8 @@ def test_the_share_of_the_peak(rungs, asked, monkeypatch):
 
 def test_every_model_has_a_size():
     for name in ladder.Options.__annotations__["model"].__args__:
-        (channels, side, _), tokens = ladder.seen(PRESETS[name])
-        assert channels == PRESETS[name].config.unet.in_channels and side in (14, 16, 32) and tokens in (2, 32)
+        (channels, side, _), tokens = ladder.seen(RECIPES[name])
+        assert channels == RECIPES[name].config.unet.in_channels and side in (14, 16, 32) and tokens in (2, 32)
 
 
 def test_numbers_that_cannot_be(rungs):

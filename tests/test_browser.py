@@ -171,7 +171,7 @@ def test_the_metric_explorer_measures_again(open_notebook):
     assert before.startswith("blob:") and before != after
 
 
-def test_another_room_of_the_network_is_chosen_with_the_keyboard(open_notebook):
+def test_another_block_of_the_network_is_chosen_with_the_keyboard(open_notebook):
     page = open_notebook("05_unet.ipynb")
     run_all(page)
     before, after = turn(
@@ -208,7 +208,7 @@ def test_guidance_is_amplified_with_the_keyboard(open_notebook):
     assert before.startswith("blob:") and before != after
 
 
-def test_a_prompt_is_drawn_and_the_way_to_its_picture_looked_at(open_notebook):
+def test_a_prompt_is_drawn_and_its_trajectory_looked_at(open_notebook):
     from playwright.sync_api import expect
 
     page = open_notebook("10_latents.ipynb")
@@ -233,7 +233,7 @@ def test_a_prompt_is_drawn_and_the_way_to_its_picture_looked_at(open_notebook):
     assert output.get_by_text("Traceback").count() == 0
 
 
-def test_more_of_a_picture_is_left_to_the_walk(open_notebook):
+def test_more_of_an_image_is_generated_anew(open_notebook):
     page = open_notebook("11_stable_diffusion.ipynb")
     run_all(page)
     before, after = move_with_the_keyboard(page, "widgets.edit(", "strength")

@@ -281,11 +281,11 @@ def test_a_and_an(many):
      (lambda: data.Scene(1, "red", "blue", "left"), "no scene has 'left'; there is center, top left"),
      (lambda: data.Scene(1, "red", "blue", size="huge"), "no scene has 'huge'; there is large, small"),
      (lambda: data.caption(data.Scene(1, "red", "blue"), 8), "wording must lie between 0 and 7, got 8"),
-     (lambda: data.color_digits(3, "dev"), "no split 'dev'; there is train, validation, test"),
+     (lambda: data.color_digits(3, "dev"), "unknown split 'dev'; there is train, validation, test"),
      (lambda: data.color_digits(0), "at least 1 picture, got 0"),
      (lambda: data.color_digits(1, seed=-1), "seed must be at least 0, got -1"),
      (lambda: next(data.color_digit_batches(0)), "at least 1 picture, got 0"),
-     (lambda: next(data.color_digit_batches(4, "dev")), "no split 'dev'"),
+     (lambda: next(data.color_digit_batches(4, "dev")), "unknown split 'dev'"),
      (lambda: draw([data.Scene(1, "red", "blue")], torch.zeros(1, 28, 28)), r"digits must have shape \(1, 1, 28, 28\)")],
 )  # fmt: skip
 def test_what_is_wrong_is_said_in_one_line(make, problem):

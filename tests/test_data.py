@@ -1,6 +1,9 @@
 """The shipped digits, their captions, and the order they come in."""
 
+import gzip
 import itertools
+import pkgutil
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +12,9 @@ import pytest
 import torch
 
 from minidiff import data
+from minidiff.data.mnist import idx_dataset
 from minidiff.files import asset
+from minidiff.registry import UserError
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +60,88 @@ def test_prompts_that_do_not(prompt, problem):
 
 
 def test_an_unknown_split():
-    with pytest.raises(ValueError, match="no split 'dev'; there is train, validation, test"):
+    with pytest.raises(ValueError, match="unknown split 'dev'; there is train, validation, test"):
         data.mnist("dev")
+
+
+# A data set of one's own ---------------------------------------------------------------------
+
+CLOTHES = ("t-shirt", "shirt", "ankle boot", "sneaker")
+
+
+def idx(values, *shape):
+    """An idx file of bytes in this shape; the values repeat."""
+    header = struct.pack(f">BBBB{len(shape)}I", 0, 0, 8, len(shape), *shape)
+    return header + bytes(values[k % len(values)] for k in range(torch.Size(shape).numel()))
+
+
+@pytest.fixture
+def clothes(tmp_path):
+    """A data set of 24 and 6 images, registered; its training files are gzipped, the others plain."""
+    for name, content in {
+        "train-images-idx3-ubyte.gz": gzip.compress(idx([0, 255], 24, 28, 28)),
+        "train-labels-idx1-ubyte.gz": gzip.compress(idx(range(4), 24)),
+        "t10k-images-idx3-ubyte": idx([255], 6, 28, 28),
+        "t10k-labels-idx1-ubyte": idx([3, 2], 6),
+    }.items():
+        (tmp_path / name).write_bytes(content)
+    yield idx_dataset("clothes", tmp_path, CLOTHES, "clothes")
+    del data.DATASETS["clothes"]
+
+
+def test_a_data_set_of_idx_files_is_one_call(clothes, tmp_path):
+    assert data.labelled()["clothes"] is clothes and clothes.picture == (1, 28, 28)
+    assert clothes.about() == f"clothes, 28x28, 4 classes; here: {tmp_path}"
+    train, validation, test = (clothes.load(split) for split in ("train", "validation", "test"))
+    assert train.labels.tolist() + validation.labels.tolist() == list(range(4)) * 6 and len(validation) == 2
+    assert train.images.shape == (22, 1, 28, 28) and train.images[0, 0, 0, :2].tolist() == [-1, 1]
+    assert test.captions[:2] == ["a photo of a sneaker", "a photo of an ankle boot"] and (test.images == 1).all()
+    for split in (train, validation, test):
+        assert [clothes.read(caption) for caption in split.captions] == split.labels.tolist()
+    with pytest.raises(UserError, match='"a hat" names no thing: name one of t-shirt, shirt, ankle boot, sneaker'):
+        clothes.read("a hat")
+    assert len(data.mnist("test", asset("mnist"))) == 10_000  # a folder instead of the registered one
+    assert clothes.load("test", tmp_path).labels.tolist() == test.labels.tolist()
+
+
+@pytest.mark.parametrize(
+    "name, content, problem",
+    [
+        ("images-idx3", idx([0], 6, 28, 28)[:-1], "has 4,703 bytes after its header, which promises 4,704"),
+        ("images-idx3", idx([0], 6, 28, 28) + b"x", "has 4,705 bytes"),
+        ("images-idx3", idx([0], 6, 32, 32), "holds images of 32x32, expected 28x28"),
+        ("images-idx3", idx([0], 6), "is not an idx file of bytes in 3 dimensions"),
+        ("images-idx3", b"", "is not an idx file"),
+        ("labels-idx1", b"<html>please log in</html>", "is not an idx file of bytes in 1 dimensions"),
+        ("labels-idx1", idx([0], 5), "has 6 t10k images and 5 labels"),
+        ("labels-idx1", idx([4], 6), "has a label 4; clothes has labels 0 to 3"),
+    ],
+)
+def test_an_idx_file_that_is_wrong(clothes, tmp_path, name, content, problem):
+    (tmp_path / f"t10k-{name}-ubyte").write_bytes(content)
+    with pytest.raises(UserError, match=problem) as error:
+        clothes.load("test")
+    assert str(tmp_path) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_an_idx_file_that_is_missing_or_damaged(clothes, tmp_path):
+    (tmp_path / "t10k-labels-idx1-ubyte").unlink()
+    with pytest.raises(UserError, match="has no file t10k-labels-idx1-ubyte or t10k-labels-idx1-ubyte.gz"):
+        clothes.load("test")
+    path = tmp_path / "train-images-idx3-ubyte.gz"
+    whole = path.read_bytes()
+    for content in (whole[:-9], b"no gzip at all", whole[:20] + b"x" + whole[21:]):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match="train-images-idx3-ubyte.gz"):
+            clothes.load("train")
+
+
+def test_every_module_is_imported_and_every_data_set_describes_itself():
+    assert all(f"minidiff.data.{module.name}" in sys.modules for module in pkgutil.iter_modules(data.__path__))
+    for name, dataset in data.DATASETS.items():
+        assert "\n" not in dataset.about() and len(dataset.picture) == 3
+        assert bool(dataset.classes) == bool(dataset.read) == (name in data.labelled())
+        assert all(dataset.read(word) == label for label, word in enumerate(dataset.classes))
 
 
 def test_batches_show_every_picture_once_an_epoch_in_an_order_of_its_own(validation):
@@ -109,5 +194,5 @@ def test_clouds_are_points_on_a_page(name):
 
 
 def test_an_unknown_cloud_is_named():
-    with pytest.raises(ValueError, match="spiral, moons, islands"):
+    with pytest.raises(ValueError, match="unknown cloud .* there is spiral, moons"):
         data.points("square")

@@ -13,7 +13,7 @@ from minidiff.cli.main import main
 from minidiff.files import read_tensors
 from minidiff.training import TrainConfig, checkpoint, distributed
 from minidiff.training.checkpoint import FILE
-from minidiff.training.distributed import any_of, average, join, my_rows, of_first, shares, size, together
+from minidiff.training.distributed import any_of, average, batch_parts, join, my_rows, of_first, size, together
 
 
 def torchrun(*args, processes=2):
@@ -101,8 +101,8 @@ def test_what_processes_tell_each_other(out):
 def test_alone_nothing_happens():
     net = torch.nn.Linear(1, 1)
     assert together(net) is net and size() == 1 and join(torch.device("cpu")) == torch.device("cpu")
-    assert my_rows(7) == slice(0, 7) and list(shares(net, 7)) == [(slice(0, 7), 1.0)]
-    assert list(shares(net, 7, 3)) == [(slice(0, 3), 3 / 7), (slice(3, 6), 3 / 7), (slice(6, 7), 1 / 7)]
+    assert my_rows(7) == slice(0, 7) and list(batch_parts(net, 7)) == [(slice(0, 7), 1.0)]
+    assert list(batch_parts(net, 7, 3)) == [(slice(0, 3), 3 / 7), (slice(3, 6), 3 / 7), (slice(6, 7), 1 / 7)]
     assert (
         any_of(True)
         and not any_of(False)

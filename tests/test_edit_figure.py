@@ -8,7 +8,9 @@ from tiny_words import tiny_pipe, tiny_tokenizer
 
 from minidiff import image_files
 from minidiff.course import figures, widgets
-from minidiff.course.figures.editing import HOLE, PARTS, part_mask, some_emoji
+from minidiff.course.examples import some_emoji
+from minidiff.course.figures.editing import HOLE, PARTS, part_mask
+from minidiff.diffusion import DEFAULT_SAMPLER
 
 PIPE = tiny_pipe(tiny_tokenizer())
 PICTURE = noise((3, 32, 32)).mul(0.3).clamp(-1, 1)
@@ -19,25 +21,25 @@ def test_the_parts_of_a_picture():
     assert [part_mask(part, 8, 12).sum() for part in PARTS] == [96, 48, 48, 24]
     assert part_mask("lower half", 8, 12)[0, 0, 4:].all() and part_mask("right half", 8, 12)[0, 0, :, 6:].all()
     assert part_mask("middle", 8, 12)[0, 0, 2:6, 3:9].all()
-    with pytest.raises(ValueError, match="no part 'left half'; there is everything, lower half"):
+    with pytest.raises(ValueError, match="unknown part 'left half'; there is everything, lower half"):
         part_mask("left half", 8, 12)
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_where_the_walk_begins_and_ends(part, pictures, unclipped):  # noqa: F811
+def test_where_sampling_starts_and_ends(part, pictures, unclipped):  # noqa: F811
     image = figures.edit(PIPE, PICTURE, "a red seven", strength=0.55, part=part, seed=3, steps=8)
     shown = [pictures[place] for place in COLUMNS]
-    assert torch.equal(shown[0][0], (PICTURE + 1) / 2) and [title for _, title, _, _ in shown][0] == "to begin from"
+    assert torch.equal(shown[0][0], (PICTURE + 1) / 2) and [title for _, title, _, _ in shown][0] == "initial image"
     mask = part_mask(part, 32, 32)[0].bool().expand(3, -1, -1)
     assert torch.equal(shown[1][0][~mask], shown[0][0][~mask]) and (shown[1][0][mask] == HOLE.max()).all()
     assert shown[1][2] == f"new: {part}"
     init = PIPE.to_latents(PICTURE[None])
     where = None if part == "everything" else part_mask(part, *init.shape[2:])
-    walk = list(PIPE.stream(["a red seven"], init=init, strength=0.55, mask=where, seed=3, steps=8))
-    assert len(walk) == 4 and shown[3][2] == "4 of 8 steps"
-    torch.testing.assert_close(shown[3][0], PIPE.decode(walk[-1].x)[0], rtol=0, atol=1e-5)
+    taken = list(PIPE.stream(["a red seven"], init=init, strength=0.55, mask=where, seed=3, steps=8))
+    assert len(taken) == 4 and shown[3][2] == "4 of 8 steps"
+    torch.testing.assert_close(shown[3][0], PIPE.decode(taken[-1].x)[0], rtol=0, atol=1e-5)
     torch.testing.assert_close(middles(image, *COLUMNS[3], 176, 32), shown[3][0], rtol=0, atol=0.1)
-    t = PIPE.times(8, "dpmpp_2m")[4]
+    t = PIPE.times(8, DEFAULT_SAMPLER)[4]
     eps = torch.randn(init.shape[1:], generator=torch.Generator().manual_seed(3))
     begun = PIPE.decode(PIPE.schedule.add_noise(init, eps[None], t))[0]
     torch.testing.assert_close(shown[2][0], begun, rtol=0, atol=1e-5)

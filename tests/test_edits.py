@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from minidiff.diffusion import SAMPLERS, flow, uniform
-from minidiff.pipeline.image_to_image import fitted, from_pil, keep, left, mask_from_pil, prepared
+from minidiff.pipeline.image_to_image import fitted, from_pil, keep, mask_from_pil, prepared, remaining
 from minidiff.pipeline.text_to_image import TextToImage
 
 SCHEDULE = flow()
@@ -34,19 +34,19 @@ def half(height=28, width=28):
 )
 def test_the_last_steps_are_left(steps, strength, kept):
     times = uniform(steps, SCHEDULE)
-    torch.testing.assert_close(left(times, strength), times[-kept - 1 :])
+    torch.testing.assert_close(remaining(times, strength), times[-kept - 1 :])
 
 
 @pytest.mark.parametrize("strength", [-0.1, 1.01, float("nan"), float("inf")])
 def test_a_strength_outside_0_to_1_is_refused(strength):
     with pytest.raises(ValueError, match="strength must lie between 0 and 1"):
-        left(uniform(20, SCHEDULE), strength)
+        remaining(uniform(20, SCHEDULE), strength)
 
 
 @pytest.mark.parametrize("strength", [0, 0.04])
 def test_a_strength_that_leaves_no_step_is_refused(strength):
     with pytest.raises(ValueError, match="leaves no step"):
-        left(uniform(20, SCHEDULE), strength)
+        remaining(uniform(20, SCHEDULE), strength)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

@@ -101,9 +101,11 @@ def test_no_training_caption_names_a_held_out_pair():
 
 def test_the_order_is_that_of_a_hash(splits):
     """So that the first 24 of a split are nobody's choice."""
-    things = list(dict.fromkeys(splits["new_things"].names))
+    things = list(dict.fromkeys(item.name for item in splits["new_things"].items))
     assert things[:4] == ["sagittarius", "scorpion", "slightly smiling face", "nine o'clock"]
-    first = list(zip(splits["new_combinations"].names, splits["new_combinations"].styles, strict=True))[:3]
+    first = list(
+        zip([item.name for item in splits["new_combinations"].items], splits["new_combinations"].styles, strict=True)
+    )[:3]
     assert first == [("pen", "twemoji"), ("weary face", "openmoji"), ("water wave", "twemoji")]
     assert [emoji_split(NAMED["red apple"], style) for style in data.STYLES] == ["train"] * 3
 
@@ -114,7 +116,7 @@ def test_the_order_is_that_of_a_hash(splits):
 def test_pictures_are_bytes_and_floats(splits):
     pictures = splits["new_things"]
     assert pictures.images.shape == (144, 3, 64, 64) and pictures.images.dtype == torch.uint8
-    assert len(pictures) == len(pictures.items) == len(pictures.styles) == len(pictures.names) == 144
+    assert len(pictures) == len(pictures.items) == len(pictures.styles) == 144
     floats = pictures.floats()
     assert floats.dtype == torch.float32 and floats.min() == -1 and floats.max() == 1
     assert torch.equal(((floats + 1) * 127.5).round().byte(), pictures.images)
@@ -218,7 +220,7 @@ def test_batch_k_depends_on_the_seed_and_k_alone():
     for a, b, c in zip(first, again, other, strict=True):
         assert torch.equal(a.images, b.images) and a.captions == b.captions and pairs(a) == pairs(b)
         assert pairs(a) != pairs(c)
-    assert pairs(first[0]) != pairs(first[1]) and len(first[0]) == 6
+    assert pairs(first[0]) != pairs(first[1]) and len(first[0].items) == 6
     assert first[0].images.shape == (6, 3, 64, 64) and first[0].images.dtype == torch.float32
     assert first[0].images.min() >= -1 and first[0].images.max() == 1
     shown = data.emoji_images(list(zip(first[0].items, first[0].styles, strict=True)))
@@ -232,13 +234,13 @@ def test_batch_k_depends_on_the_seed_and_k_alone():
 
 @pytest.mark.parametrize(
     "make, problem",
-    [(lambda: data.emoji("test"), "no split 'test'; there is train, validation, new_things, new_combinations"),
-     (lambda: emoji_split(NAMED["pen"], "apple"), "no style 'apple'; there is noto, twemoji, openmoji"),
-     (lambda: data.emoji_caption("apple", NAMED["pen"]), "no style 'apple'"),
-     (lambda: data.emoji_images([(NAMED["pen"], "apple")]), "no style 'apple'"),
+    [(lambda: data.emoji("test"), "unknown split 'test'; there is train, validation, new_things, new_combinations"),
+     (lambda: emoji_split(NAMED["pen"], "apple"), "unknown style 'apple'; there is noto, twemoji, openmoji"),
+     (lambda: data.emoji_caption("apple", NAMED["pen"]), "unknown style 'apple'"),
+     (lambda: data.emoji_images([(NAMED["pen"], "apple")]), "unknown style 'apple'"),
      (lambda: data.emoji_caption("noto", NAMED["pen"], 7), "wording must lie between 0 and 6, got 7"),
      (lambda: next(data.emoji_batches(0)), "at least 1 picture, got 0"),
-     (lambda: next(data.emoji_batches(4, "test")), "no split 'test'"),
+     (lambda: next(data.emoji_batches(4, "test")), "unknown split 'test'"),
      (lambda: next(data.emoji_batches(4, seed=-1)), "seed must be at least 0, got -1")],
 )  # fmt: skip
 def test_what_is_wrong_is_said_in_one_line(make, problem):

@@ -1,26 +1,34 @@
 """The judge, and the shipped model measured with it."""
 
+import dataclasses
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from minidiff import TextToImage, data
-from minidiff.evaluation.digits import evaluate, inception, judge_accuracy, judged, load_judge
+from minidiff.cli.main import main
+from minidiff.diffusion import DEFAULT_SAMPLER
+from minidiff.evaluation import EVALUATIONS, fitting, load
+from minidiff.evaluation.judges import inception, judge_accuracy, judged
+from minidiff.evaluation.labelled import evaluate
 from minidiff.files import asset
 from minidiff.formats.model_config import ModelConfig
-from minidiff.networks import UNetConfig
+from minidiff.formats.model_folder import load_classifier, models
+from minidiff.networks import CLASSIFIERS, CLIPTextConfig, UNetConfig
+from minidiff.registry import UserError
 
 
 @pytest.fixture(scope="module")
 def real():
     """Features, answers and pictures of the validation digits."""
     digits = data.mnist("validation")
-    return *judged(load_judge(), digits.images), digits
+    return *judged(load_classifier("judge"), digits.images), digits
 
 
 def test_the_judge_reads_unseen_digits():
-    assert judge_accuracy(load_judge(), "test") >= 0.995
+    assert judge_accuracy(load_classifier("judge"), "test") >= 0.995
 
 
 @pytest.fixture(scope="module")
@@ -61,11 +69,11 @@ def test_photographs_are_measured_without_the_judge(monkeypatch):
     with pytest.raises(ValueError, match="the judge reads digits, not cifar10"):
         evaluate(pipe, 100)
 
-    def random_pictures(split="train"):
+    def random_pictures(split="train", folder=None):
         pixels = torch.rand(400, 3, 32, 32, generator=torch.Generator().manual_seed(len(split)))
         return data.Pictures(2 * pixels - 1, torch.arange(400) % 10, ["a photo of something"] * 400)
 
-    monkeypatch.setattr(data, "cifar10", random_pictures)
+    monkeypatch.setitem(data.DATASETS, "cifar10", dataclasses.replace(data.DATASETS["cifar10"], load=random_pictures))
     report = evaluate(pipe, 100, steps=2, features=lambda x: x[..., ::8, ::8].flatten(1).double())
     assert report.accuracy is None and "digit accuracy" not in str(report) and "Frechet" in str(report)
     assert json.loads(report.json())["calibration"] is None and 0 < report.frechet < 100
@@ -84,7 +92,9 @@ def test_a_file_that_is_not_inception(content, tmp_path):
 
 def test_the_judge_gives_the_same_answers_whatever_the_batch(real):
     features, _, digits = real
-    torch.testing.assert_close(judged(load_judge(), digits.images[7:9])[0], features[7:9], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        judged(load_classifier("judge"), digits.images[7:9])[0], features[7:9], rtol=1e-4, atol=1e-4
+    )
 
 
 def test_the_shipped_model_draws_what_it_is_asked_for():
@@ -101,7 +111,7 @@ def test_the_shipped_model_draws_what_it_is_asked_for():
         "n = 200",
         "seed 1",
         "scale 1.5",
-        "20 steps of dpmpp_2m",
+        f"20 steps of {DEFAULT_SAMPLER}",
         "torch",
         "the judge's",
     )
@@ -123,3 +133,58 @@ def test_a_model_that_draws_noise_is_seen_through():
 def test_too_few_or_too_many(n):
     with pytest.raises(ValueError, match="n must lie between 65"):
         evaluate(TextToImage.load("mnist", device="cpu"), n, split="validation")
+
+
+# Which evaluation? -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [*models(), "clip", "clip_emoji"])
+def test_every_shipped_model_has_an_evaluation(name):
+    assert fitting(load(name, "cpu")) is EVALUATIONS[name]
+
+
+def model_of(name, picture, labels="mnist", text=None):
+    pipe = object.__new__(TextToImage)
+    pipe.config = SimpleNamespace(name=name, picture=picture, labels=labels, text=text)
+    return (pipe,)
+
+
+def test_labels_find_their_evaluation_and_a_name_of_ones_own_does_no_harm():
+    assert fitting(model_of("my digits", (1, 28, 28))) is EVALUATIONS["mnist"]
+    assert fitting(model_of("photos", (3, 32, 32), "cifar10")) is EVALUATIONS["cifar10"]
+    assert fitting(model_of("pets", (3, 64, 64), text=CLIPTextConfig()), "emoji") is EVALUATIONS["emoji"]
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "problem"),
+    [
+        (
+            model_of("sd", (3, 512, 512), text=CLIPTextConfig()),
+            None,
+            "evaluation for 3x512x512 images 'sd'; there is none",
+        ),
+        (model_of("sd", (3, 512, 512), text=CLIPTextConfig()), "emoji", "evaluation for 3x512x512 images 'emoji'"),
+        (
+            model_of("pets", (3, 64, 64), text=CLIPTextConfig()),
+            None,
+            "'pets'; there is emoji: choose one with --evaluation",
+        ),
+        (model_of("photos", (3, 32, 32), "cifar10"), "mnist", "'mnist'; there is .*cifar10"),
+        (model_of("photos", (3, 32, 32), "cifar10"), "clip", "'clip'; there is"),
+    ],
+)
+def test_a_model_that_no_evaluation_fits(model, name, problem):
+    with pytest.raises(UserError, match=problem):
+        fitting(model, name)
+
+
+def test_every_classifier_that_is_shipped_loads_and_another_does_not():
+    assert all(not load_classifier(name).training for name in CLASSIFIERS)
+    with pytest.raises(UserError, match="unknown classifier 'nobody'; there is judge"):
+        load_classifier("nobody")
+
+
+def test_an_option_that_an_evaluation_does_not_take(capsys):
+    with pytest.raises(SystemExit):
+        main(["evaluate", "clip", "--scale", "2"])
+    assert "does not take --scale; it takes --split, --seed" in capsys.readouterr().err

@@ -11,9 +11,10 @@ import torch
 import minidiff.evaluation.color_digits as evaluate_color_module
 from minidiff import TextToImage, data
 from minidiff.data.color_digits import HELD_OUT, PLACES, SIZES, Scene, draw
+from minidiff.diffusion import DEFAULT_SAMPLER
 from minidiff.evaluation.color_digits import evaluate_color, look_at, measure
-from minidiff.evaluation.digits import load_judge
 from minidiff.files import asset
+from minidiff.formats.model_folder import load_classifier
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,7 @@ def real():
 
 @pytest.fixture(scope="module")
 def judge():
-    return load_judge()
+    return load_classifier("judge")
 
 
 def shares(judge, pictures, scenes):
@@ -221,16 +222,15 @@ def test_a_model_that_draws_noise():
 def test_the_table_and_the_json():
     report = evaluate_color(Painter(), 40, (0, 1.5), seed=3, split="validation")
     lines = str(report).splitlines()
-    assert [line.split()[0] for line in lines[2:5]] == ["real", "0", "1.5"] and max(map(len, lines)) <= 120
-    numbers = re.findall(r"([\d.]+)%", lines[4])
-    shown = [rows_of(report)[pairs, 1.5] for pairs in ("seen", "never-seen")]
-    assert [float(number) for number in numbers] == pytest.approx(
-        [100 * share for row in shown for share in (row.digit, row.color, row.both, row.diversity)], abs=0.06
-    )
+    shown = [["seen", "never-seen"][k % 2] + scale for k, scale in enumerate(["real", "real", "0", "0", "1.5", "1.5"])]
+    assert ["".join(line.split()[:2]) for line in lines[1:7]] == shown and max(map(len, lines)) <= 120
+    for line, row in zip(lines[1:7], report.rows, strict=True):
+        numbers = [float(number) / 100 for number in re.findall(r"([\d.]+)%", line)]
+        assert numbers == pytest.approx([row.digit, row.color, row.both, row.diversity], abs=6e-4)
     for words in (
         "n = 40",
         "seed 3",
-        "20 steps of dpmpp_2m",
+        f"20 steps of {DEFAULT_SAMPLER}",
         "painter",
         "validation",
         "torch",
@@ -248,8 +248,8 @@ def test_progress_is_told():
     assert told == [(6, "row")]
 
 
-@pytest.mark.parametrize("how, problem", [({"n": 19}, "n must be at least 20, .* got 19"), ({"scales": ()}, "scales must be"),
-                                          ({"scales": (1, float("nan"))}, "scales must be"), ({"split": "dev"}, "no split 'dev'")])  # fmt: skip
+@pytest.mark.parametrize("how, problem", [({"n": 19}, "n must be at least 20, .* got 19"), ({"scale": ()}, "scale must be"),
+                                          ({"scale": (1, float("nan"))}, "scale must be"), ({"split": "dev"}, "unknown split 'dev'")])  # fmt: skip
 def test_what_is_wrong_is_said_before_anything_is_drawn(how, problem):
     pipe = Painter()
     with pytest.raises(ValueError, match=problem):

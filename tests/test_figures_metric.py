@@ -1,4 +1,4 @@
-"""The metric explorer: each damage is what it says, and is noticed by the measures that should notice it."""
+"""The metric explorer: each damage is what it says, and is noticed by the metrics that should notice it."""
 
 import pytest
 import torch
@@ -60,7 +60,7 @@ def test_damages_are_what_they_say(digit_rows):
         assert len(harmed("missing classes", amount, digit_rows)[0].asked.unique()) == left
     repeated, words = harmed("repeats", 0.5, digit_rows)
     different = len(repeated.images.flatten(1).unique(dim=0))
-    assert abs(different - 250) <= 5 and words == f"500 pictures, of {different} different digits"
+    assert abs(different - 250) <= 5 and words == f"500 images of {different} different digits"
     copied, words = harmed("copies of training digits", 0.3, digit_rows)
     distance = torch.cdist(copied.images.flatten(1), REAL.train.images.flatten(1)).min(1)
     assert int((distance.values < 0.1).sum()) == 150 and words.startswith("150 of 500")
@@ -68,7 +68,7 @@ def test_damages_are_what_they_say(digit_rows):
     mistaken, words = harmed("wrong labels", 0.3, digit_rows)
     assert int((mistaken.asked != REAL.pool.asked[digit_rows]).sum()) == 150 and words.startswith("150 of 500")
     usual, words = harmed("missing styles", 1.0, digit_rows)
-    assert torch.equal(usual.asked, REAL.pool.asked[digit_rows]) and "most usual 17 %" in words
+    assert torch.equal(usual.asked, REAL.pool.asked[digit_rows]) and "the 17 % most typical" in words
     assert len(usual.images.flatten(1).unique(dim=0)) == 500
 
 

@@ -7,7 +7,7 @@ from drawn import assert_drawn, count, noise
 from minidiff import TextToImage, image_files
 from minidiff.course import figures
 from minidiff.formats.model_config import ModelConfig
-from minidiff.networks import UNet, UNetConfig, room_names, rooms
+from minidiff.networks import UNet, UNetConfig, block_names, blocks
 
 DEEP = UNetConfig(
     channels=(8, 8, 16, 16), attention=(False, True, True, True), layers=3, heads=2, context_dim=8, groups=4
@@ -34,10 +34,10 @@ def test_the_diagram_of_the_digit_model(pipe, unclipped, on_canvas):
     net = pipe.net.unet
     image = figures.unet_diagram(net, *inputs(net, 14))
     assert image.width == 760 and unclipped == []
-    assert [name for name in room_names(net) if name in on_canvas] == room_names(net)
-    for room in rooms(net, *inputs(net, 14)):
-        name = on_canvas.index(room.name)
-        assert on_canvas[name + 1] == " × ".join(map(str, room.shape))  # beside its name
+    assert [name for name in block_names(net) if name in on_canvas] == block_names(net)
+    for block in blocks(net, *inputs(net, 14)):
+        name = on_canvas.index(block.name)
+        assert on_canvas[name + 1] == " × ".join(map(str, block.shape))  # beside its name
     assert {"1,001,828 parameters", "x: 4 × 14 × 14", "level 0: 14 × 14", "level 1: 7 × 7"} <= set(on_canvas)
     assert on_canvas.count("t") - 1 == len([m for m in net.modules() if hasattr(m, "time_emb_proj")])  # 1: the legend
     assert on_canvas.count("c") - 1 == len([m for m in net.modules() if hasattr(m, "transformer_blocks")])
@@ -50,8 +50,8 @@ def test_the_diagram_of_stable_diffusion(unclipped, on_canvas):
         net = UNet()
     image = figures.unet_diagram(net, *inputs(net, 64, tokens=77))
     assert image.width == 760 and unclipped == []
-    assert [name for name in room_names(net) if name in on_canvas] == room_names(net)
-    assert {"859,520,964 parameters", "level 3: 8 × 8", "looks at the context, 77 × 768"} <= set(on_canvas)
+    assert [name for name in block_names(net) if name in on_canvas] == block_names(net)
+    assert {"859,520,964 parameters", "level 3: 8 × 8", "cross-attention to the context, 77 × 768"} <= set(on_canvas)
     assert on_canvas.count("ResBlock, attention") == 6 + 9 and on_canvas.count("Downsample") == 3
     assert on_canvas.count("640 × 16 × 16") == 1 + 1  # an output and a skip
 
@@ -65,7 +65,7 @@ def test_the_diagram_of_another_shape(unclipped, size):
 
 
 @pytest.mark.parametrize("t, prompt", [(0.0, None), (0.4, "7"), (1.0, "a handwritten seven")])
-def test_unet_shows_what_is_noised_and_what_is_believed(pipe, digit, t, prompt):
+def test_unet_shows_what_is_noised_and_what_is_estimated(pipe, digit, t, prompt):
     image = figures.unet(pipe, digit, "mid_block", t, prompt, seed=6)
     eps = pipe.fold.decode(noise((1, 4, 14, 14), 6))[0]
     assert_drawn(image, 16, 34, 160, (((1 - t) * digit + t * eps)[0] + 1) / 2)
@@ -76,8 +76,8 @@ def test_unet_shows_what_is_noised_and_what_is_believed(pipe, digit, t, prompt):
         assert_drawn(image, 584, 34, 160, pipe.decode(first.x0_hat)[0, 0])
 
 
-def test_every_room_has_a_picture_of_its_own(pipe, digit, unclipped):
-    drawn = {name: image_files.encode(figures.unet(pipe, digit, name, 0.5, "7")) for name in room_names(pipe.net.unet)}
+def test_every_block_has_a_picture_of_its_own(pipe, digit, unclipped):
+    drawn = {name: image_files.encode(figures.unet(pipe, digit, name, 0.5, "7")) for name in block_names(pipe.net.unet)}
     assert len(set(drawn.values())) == 7 and unclipped == []
     assert drawn["conv_in"] == image_files.encode(figures.unet(pipe, digit, "conv_in", 0.5, "7"))
 
@@ -85,18 +85,18 @@ def test_every_room_has_a_picture_of_its_own(pipe, digit, unclipped):
 def test_the_channels_that_vary_most_in_one_scale_of_colours(pipe, digit, words):
     figures.unet(pipe, digit, "down_blocks.0", 0.5)
     x = pipe.schedule.add_noise(pipe.fold.encode(digit[None]), noise((1, 4, 14, 14)), 0.5)
-    room = rooms(pipe.net.unet, x, pipe.schedule.net_time(torch.tensor([0.5])), pipe.encode_negative(None, 1))[1]
-    vary = room.output[0].var((1, 2)).argsort(descending=True)[:16].tolist()
+    block = blocks(pipe.net.unet, x, pipe.schedule.net_time(torch.tensor([0.5])), pipe.encode_negative(None, 1))[1]
+    vary = block.output[0].var((1, 2)).argsort(descending=True)[:16].tolist()
     assert {int(word) for word in words if word.isdigit()} == set(vary)
-    assert "down_blocks.0, 32 × 7 × 7" in words and "channels: the 16 of 32 that vary most" in words
-    assert "told nothing" in words
+    assert "down_blocks.0, 32 × 7 × 7" in words and "channels: the 16 of 32 with the highest variance" in words
+    assert "unconditional" in words
 
 
 def test_colours_of_channels(pipe, digit):
-    """Blue is below zero and orange above it, at the places where the room's output is."""
+    """Blue is below zero and orange above it, at the positions where the block's output is."""
     image = figures.unet(pipe, digit, "conv_out", 0.5).convert("RGB")  # all four channels, in order
     x = pipe.schedule.add_noise(pipe.fold.encode(digit[None]), noise((1, 4, 14, 14)), 0.5)
-    out = rooms(pipe.net.unet, x, pipe.schedule.net_time(torch.tensor([0.5])), pipe.encode_negative(None, 1))[-1]
+    out = blocks(pipe.net.unet, x, pipe.schedule.net_time(torch.tensor([0.5])), pipe.encode_negative(None, 1))[-1]
     for channel, values in enumerate(out.output[0]):
         for row, column in ((0, 0), (7, 7), (4, 9), (13, 2)):
             red, _, blue = image.getpixel((16 + 84 * channel + 5 * column + 2, 284 + 5 * row + 2))
@@ -109,13 +109,13 @@ def test_a_deeper_network(digit, unclipped):
     torch.manual_seed(0)
     pipe = TextToImage(config, config.build(), "cpu")
     pipe.net.unet.conv_out.weight.mul_(1e-3)  # small numbers are long: -0.00012 beside the bar of colours
-    for room in ("down_blocks.3", "up_blocks.2", "conv_out"):
-        assert figures.unet(pipe, digit, room, 0.5).size == (760, 460)
+    for block in ("down_blocks.3", "up_blocks.2", "conv_out"):
+        assert figures.unet(pipe, digit, block, 0.5).size == (760, 460)
     assert unclipped == []
 
 
 def test_bad_input_is_named(pipe, digit):
-    with pytest.raises(ValueError, match=r"unknown room 'attic'; there is conv_in, down_blocks.0, .*conv_out"):
+    with pytest.raises(ValueError, match=r"unknown block 'attic'; there is conv_in, down_blocks.0, .*conv_out"):
         figures.unet(pipe, digit, "attic", 0.5)
     with pytest.raises(ValueError, match=r"t must lie in \[0, 1\], got 1.5"):
         figures.unet(pipe, digit, "conv_in", 1.5)

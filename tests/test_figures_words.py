@@ -8,14 +8,14 @@ from tiny_words import tiny_clip, tiny_pipe, tiny_tokenizer
 
 from minidiff import data, image_files
 from minidiff.course import figures
+from minidiff.course.examples import PROMPT, scenes
 from minidiff.course.figures.page import Page
-from minidiff.course.figures.retrieval import scenes, similarities
+from minidiff.course.figures.retrieval import similarities
 from minidiff.course.figures.text import readable, two_lines, wide
-from minidiff.course.figures.words import heat, heights
-from minidiff.diffusion import denoiser
+from minidiff.course.figures.words import heat, resolutions
+from minidiff.diffusion import DEFAULT_SAMPLER, denoiser
 from minidiff.networks import attention_maps
 
-PROMPT = "a red seven on a blue background"
 ODD = [
     "",
     " ",
@@ -77,26 +77,26 @@ def test_guidance_ends_with_the_picture_of_the_pipeline(pipe):
 
 @torch.no_grad()
 @pytest.mark.parametrize("scale, negative", [(0.0, None), (1.0, "2"), (4.0, None), (4.0, "2")])
-def test_both_beliefs_are_of_the_guided_walk(pipe, drawn, scale, negative):
-    """At every step shown: without + scale * (with - without) is what the walk believed."""
+def test_both_predictions_are_of_the_guided_trajectory(pipe, drawn, scale, negative):
+    """At every step shown: without + scale * (with - without) is the guided estimate."""
     figures.guidance(pipe, "7", negative, scale, seed=1, steps=9)
     pictures, written = drawn
-    walk = list(pipe.stream(["7"], negative=negative, scale=scale, seed=1, steps=9))
-    times = pipe.times(9, "dpmpp_2m")
+    taken = list(pipe.stream(["7"], negative=negative, scale=scale, seed=1, steps=9))
+    times = pipe.times(9, DEFAULT_SAMPLER)
     for column, k in enumerate((0, 2, 4, 6, 8)):
-        x = walk[k - 1].x if k else noise((1, 4, 14, 14), 1)
+        x = taken[k - 1].x if k else noise((1, 4, 14, 14), 1)
         parts = (pipe.net.unet, pipe.schedule, pipe.prediction)
-        without, told = (
+        without, conditional = (
             denoiser(*parts, c)(x, times[k]) for c in (pipe.encode_negative(negative, 1), pipe.encode(["7"]))
         )
-        torch.testing.assert_close(without + scale * (told - without), walk[k].x0_hat, rtol=0, atol=1e-4)
-        for row, belief in enumerate((without, told, None, walk[k].x0_hat)):
-            if belief is not None:
+        torch.testing.assert_close(without + scale * (conditional - without), taken[k].x0_hat, rtol=0, atol=1e-4)
+        for row, estimate in enumerate((without, conditional, None, taken[k].x0_hat)):
+            if estimate is not None:
                 shown = pictures[16 + 98 * column, 48 + 118 * row]
-                torch.testing.assert_close(shown, pipe.decode(belief)[0], rtol=0, atol=1e-4)
+                torch.testing.assert_close(shown, pipe.decode(estimate)[0], rtol=0, atol=1e-4)
         assert f"t = {float(times[k]):.2f}" in written
     assert f"guided: first row + {scale:g} × difference" in written
-    assert ('told "2"' if negative else "told nothing") in written
+    assert ('negative prompt: "2"' if negative else "unconditional") in written
 
 
 def test_the_difference_in_orange_and_blue(pipe, drawn):
@@ -120,7 +120,7 @@ def test_a_negative_prompt_that_is_the_prompt_leaves_no_difference(tiny, drawn):
     figures.guidance(tiny, PROMPT, PROMPT, 3.0, steps=3)
     pictures, written = drawn
     assert all((pictures[16 + 98 * k, 284] == 0.5).all() for k in range(3))
-    assert written.count(f'told "{PROMPT}"') == 2
+    assert {f'prompt: "{PROMPT}"', f'negative prompt: "{PROMPT}"'} <= set(written)
 
 
 def test_no_negative_prompt_and_an_empty_one(pipe, tiny):
@@ -220,34 +220,34 @@ def test_the_maps_are_those_of_the_pass_that_drew_the_step(tiny, drawn, step, sc
     figures.attention(tiny, "a red seven", step, seed=2, steps=4, scale=scale)
     pictures, written = drawn
     with attention_maps(tiny.net) as passes:
-        walk = list(tiny.stream(["a red seven"], seed=2, steps=4, scale=scale))
-    assert torch.equal(pictures[16, 44], tiny.decode(walk[step - 1].x0_hat)[0])
-    rooms = [each.weights for each in passes[step - 1] if each.size == (16, 16)]
-    assert len(rooms) == 3
-    maps = torch.stack([weights[-1] for weights in rooms]).mean((0, 1))  # (256, 24)
-    shares = maps.mean(0)
-    shares = [*shares[:5].tolist(), float(shares[5:].sum())]
+        taken = list(tiny.stream(["a red seven"], seed=2, steps=4, scale=scale))
+    assert torch.equal(pictures[16, 44], tiny.decode(taken[step - 1].x0_hat)[0])
+    blocks = [each.weights for each in passes[step - 1] if each.size == (16, 16)]
+    assert len(blocks) == 3
+    maps = torch.stack([weights[-1] for weights in blocks]).mean((0, 1))  # (256, 24)
+    fractions = maps.mean(0)
+    fractions = [*fractions[:5].tolist(), float(fractions[5:].sum())]
     expected = ["(start)", "a", "red", "seven", "(end)", "(padding)"]
     assert [word for word in written if word in expected] == expected
-    assert [word for word in written if word.endswith("%")] == [f"{share:.0%}" for share in shares]
-    assert abs(sum(shares) - 1) < 1e-5
-    assert f"take {shares[0] + sum(shares[4:]):.0%} of all attention" in "\n".join(written)
+    assert [word for word in written if word.endswith("%")] == [f"{fraction:.0%}" for fraction in fractions]
+    assert abs(sum(fractions) - 1) < 1e-5
+    assert f"{fractions[0] + sum(fractions[4:]):.0%} of all attention" in "\n".join(written)
     red = maps[:, 2].reshape(16, 16).repeat_interleave(2, 0).repeat_interleave(2, 1)
     shown = pictures[204 + 92 * 2, 44]
     high, low = red > 1.001 * red.mean(), red < 0.999 * red.mean()
     assert (shown[0] > shown[2])[high].all() and (shown[0] < shown[2])[low].all()
 
 
-def test_the_mean_over_heads_and_rooms_of_one_size(tiny):
+def test_the_mean_over_heads_and_blocks_of_one_size(tiny):
     with attention_maps(tiny.net) as passes:
         tiny.latents([PROMPT], steps=1)
     found = heat(passes[0])
-    assert list(found) == [(16, 16), (8, 8)] and heights(tiny) == [16, 8]
+    assert list(found) == [(16, 16), (8, 8)] and resolutions(tiny) == [16, 8]
     for (height, width), maps in found.items():
         assert maps.shape == (24, height, width)
         torch.testing.assert_close(maps.sum(0), torch.ones(height, width))
-        rooms = [each.weights[-1] for each in passes[0] if each.size == (height, width)]
-        by_hand = sum(weights.mean(0) for weights in rooms) / len(rooms)
+        blocks = [each.weights[-1] for each in passes[0] if each.size == (height, width)]
+        by_hand = sum(weights.mean(0) for weights in blocks) / len(blocks)
         torch.testing.assert_close(maps[2, 3, 5], by_hand[3 * width + 5, 2])
 
 
@@ -286,17 +286,20 @@ def test_more_words_than_tiles(drawn, unclipped):
 def test_attention_of_a_model_of_labels(pipe, drawn, unclipped):
     figures.attention(pipe, "a handwritten seven", 2, steps=3)
     _, written = drawn
-    assert {"(start)", "seven", 'told "a handwritten seven"', "step 2 of 3, scale 1.5\nrooms of 7 × 7 pixels"} <= set(
-        written
-    )
-    assert unclipped == [] and heights(pipe) == [7]
+    assert {
+        "(start)",
+        "seven",
+        'prompt: "a handwritten seven"',
+        "step 2 of 3, scale 1.5\nfeature maps of 7 × 7",
+    } <= set(written)
+    assert unclipped == [] and resolutions(pipe) == [7]
 
 
 def test_what_attention_cannot_show(tiny, pipe):
     for draw, words in (
         (lambda: figures.attention(tiny, PROMPT, 0), "step must lie between 1 and the number of steps, 20; got 0"),
         (lambda: figures.attention(tiny, PROMPT, 4, steps=3), "step must lie between 1"),
-        (lambda: figures.attention(tiny, PROMPT, scale=0), "not told the prompt"),
+        (lambda: figures.attention(tiny, PROMPT, scale=0), "does not read the prompt"),
         (lambda: figures.attention(tiny, PROMPT, size=9, steps=1), "unknown size '9'; there is 16, 8"),
         (lambda: figures.attention(pipe, ""), "is empty"),
     ):

@@ -1,4 +1,7 @@
-"""The frame: what the README, the Makefile and the environment promise is there."""
+"""The frame: what the front pages, the Makefile and the environment promise is there.
+
+`python tests/test_frame.py` brings the line counts of minidiff/README.md and the badges up to date.
+"""
 
 import re
 import tomllib
@@ -6,28 +9,82 @@ from pathlib import Path
 
 import pytest
 
+from minidiff import REPOSITORY
+
 ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text()
+README, GUIDE = ROOT / "README.md", ROOT / "minidiff/README.md"
+PAGES = ["README.md", "CONTRIBUTING.md", "minidiff/README.md", "minidiff/formats/README.md", "benchmarks/README.md"]
+CORE_FILE = re.compile(r"^(\| \[\w+\.py\]\((\w+/\w+\.py)\) \| .* \| )([\d,]+)( \| .* \|)$", re.M)
+BADGES = re.compile(r"(?<=<!-- badges -->\n).*?(?=<!-- /badges -->)", re.S)
+REFRESH = "run: python tests/test_frame.py"
 
 
-@pytest.mark.parametrize("file", ["README.md", "assets/README.md"])
-def test_every_link_and_picture_leads_somewhere(file):
-    targets = re.findall(r"\]\(([^)#]+)[^)]*\)|src=\"([^\"]+)\"", (ROOT / file).read_text())
-    local = [a or b for a, b in targets if not (a or b).startswith("http")]
-    assert local
-    assert [target for target in local if not (ROOT / file).parent.joinpath(target).exists()] == []
+def counted(text: str) -> str:
+    """minidiff/README.md with the line counts of the files as they are."""
+    lines = {path: len((GUIDE.parent / path).read_text().splitlines()) for _, path, *_ in CORE_FILE.findall(text)}
+    text = CORE_FILE.sub(lambda m: f"{m[1]}{lines[m[2]]}{m[4]}", text)
+    return re.sub(r"(?<=Its files have )[\d,]+(?= lines)", f"{sum(lines.values()):,}", text)
 
 
-def test_every_file_that_the_readme_names_is_there():
-    named = set(re.findall(r"`((?:minidiff|benchmarks|assets|notebooks|tests)/[\w./]*)`", README))
-    assert len(named) > 8
+def badged(text: str, repository: str = REPOSITORY) -> str:
+    """README.md with the badges of the public repository; without one there are none."""
+    path = repository.removeprefix("https://github.com/")
+    tour = "notebooks/00_tour.ipynb"
+    badges = [
+        f"[![tests]({repository}/actions/workflows/tests.yml/badge.svg)]({repository}/actions)",
+        f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/{path}/blob/main/{tour})",
+        f"[![Binder](https://mybinder.org/badge_logo.svg)](https://mybinder.org/v2/gh/{path}/HEAD?labpath={tour})",
+    ]
+    return BADGES.sub(" ".join(badges) + "\n" if repository else "", text)
+
+
+def test_the_line_counts_of_the_core_are_true():
+    text = GUIDE.read_text()
+    assert text == counted(text), REFRESH
+
+
+def test_the_core_is_small():
+    lines = {path: int(count.replace(",", "")) for _, path, count, _ in CORE_FILE.findall(counted(GUIDE.read_text()))}
+    assert {path.split("/")[0] for path in lines} == {"diffusion", "networks", "training", "pipeline"}
+    assert sum(lines.values()) <= 1500, lines
+    assert {path: count for path, count in lines.items() if count > 270} == {}
+
+
+def test_the_guide_names_everything_in_the_package():
+    names = re.findall(r"^\| \[[\w.]+/?\]\((\w+(?:\.py)?)", GUIDE.read_text(), re.M)
+    there = {p.name for p in GUIDE.parent.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()}
+    assert sorted(there - {"__init__.py", "__main__.py"} - set(names)) == []
+
+
+def test_badges_come_from_one_constant():
+    text = README.read_text()
+    assert text == badged(text), REFRESH
+    public = badged(text, "https://github.com/someone/minidiff")
+    assert public.count("github.com/someone/minidiff/actions") == 2 and "/gh/someone/minidiff/" in public
+    assert badged(public, "") == badged(text, "")
+
+
+def test_the_front_page_is_short():
+    assert len(README.read_text().splitlines()) <= 200
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_file_that_a_page_names_is_there(page):
+    named = set(re.findall(r"`((?:minidiff|benchmarks|assets|notebooks|tests)/[\w./]*\w)", (ROOT / page).read_text()))
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
 
 
-def test_the_readme_tells_of_every_make_target():
+def test_every_make_target_is_explained():
     targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M)
-    assert {"demo", "test", "lab", "notebooks", "figures"} == set(targets)
-    assert [target for target in targets if f"make {target}" not in README] == []
+    assert {"check", "demo", "test", "lab", "notebooks", "figures"} <= set(targets)
+    words = README.read_text() + (ROOT / "CONTRIBUTING.md").read_text()
+    assert [target for target in targets if f"make {target}" not in words] == []
+
+
+def test_every_benchmark_has_a_section():
+    page = (ROOT / "benchmarks/README.md").read_text()
+    scripts = {path.name for path in (ROOT / "benchmarks").glob("*.py")} - {"experiment.py"}  # what they share
+    assert [name for name in sorted(scripts) if f"python benchmarks/{name}" not in page] == []
 
 
 def test_the_conda_environment_has_everything_that_the_package_needs():
@@ -42,5 +99,10 @@ def test_the_conda_environment_has_everything_that_the_package_needs():
 def test_nothing_shipped_is_a_pickle_and_nothing_unpickles():
     shipped = [path for path in (ROOT / "assets").rglob("*") if path.suffix in {".pkl", ".pt", ".pth", ".ckpt", ".bin"}]
     assert shipped == []
-    code = [path for room in ("minidiff", "benchmarks", "assets") for path in (ROOT / room).rglob("*.py")]
+    code = [path for folder in ("minidiff", "benchmarks", "assets") for path in (ROOT / folder).rglob("*.py")]
     assert [path for path in code if re.search(r"torch\.load\(|import pickle|pickle\.load", path.read_text())] == []
+
+
+if __name__ == "__main__":
+    for page, fresh in ((GUIDE, counted), (README, badged)):
+        page.write_text(fresh(page.read_text()))

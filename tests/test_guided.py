@@ -6,9 +6,10 @@ import torch.nn.functional as F
 
 from minidiff import TextToImage, data
 from minidiff.diffusion import flow, guide
-from minidiff.evaluation.digits import judged, load_judge
+from minidiff.evaluation.judges import judged
+from minidiff.formats.model_folder import load_classifier
 from minidiff.networks import CLIP, CLIPConfig, CLIPTextConfig, CLIPVisionConfig
-from minidiff.pipeline.classifier_guidance import classifier_log_p, clip_log_p, load_noisy_classifier
+from minidiff.pipeline.classifier_guidance import classifier_log_p, clip_log_p
 
 PATH = flow()
 LABELS = torch.tensor([2, 0, 1])
@@ -58,9 +59,9 @@ def test_clips_log_p_looks_at_x0_hat_and_climbs_its_cosine():
 
 def test_a_classifier_draws_what_it_is_asked_for_with_a_denoiser_that_is_told_nothing():
     pipe, labels = TextToImage.load("mnist", "cpu"), data.mnist("validation").labels[:40]
-    log_p = classifier_log_p(load_noisy_classifier(), labels, pipe.schedule.net_time)
+    log_p = classifier_log_p(load_classifier("noisy_classifier"), labels, pipe.schedule.net_time)
     right = {}
     for scale in (0.0, 4.0):
         z = pipe.latents(["0"] * 40, scale=0, log_p=log_p, log_p_scale=scale, steps=8)
-        right[scale] = (judged(load_judge(), pipe.decode(z) * 2 - 1)[1] == labels).double().mean()
+        right[scale] = (judged(load_classifier("judge"), pipe.decode(z) * 2 - 1)[1] == labels).double().mean()
     assert right[0.0] < 0.4 and right[4.0] > 0.8  # the judge has guided nobody

@@ -14,7 +14,7 @@ CLOUD = torch.tensor(POINTS, dtype=torch.float64)
 def test_it_is_the_posterior_mean(schedule):
     x = torch.randn(4, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     times = [0.01, 0.3, 0.9, 1.0]
-    exact, denoise = Mixture(POINTS, [1 / 3] * 3, 0.3).denoiser(schedule), ideal(CLOUD, schedule, spread=0.3)
+    exact, denoise = Mixture(POINTS, [1 / 3] * 3, 0.3).denoiser(schedule), ideal(CLOUD, schedule, std=0.3)
     expected = torch.cat([exact(row[None], t) for row, t in zip(x, times, strict=True)])
     together = denoise(x, torch.tensor(times, dtype=torch.float64))  # one time a row
     one_by_one = torch.cat([denoise(row[None], t) for row, t in zip(x, times, strict=True)])
@@ -32,7 +32,7 @@ def test_the_score_is_the_slope_of_the_log_density():
     x = torch.randn(6, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
     alpha, sigma = schedule.at(t, x)
     (expected,) = torch.autograd.grad(mixture.log_shares(x, alpha, sigma).logsumexp(1).sum(), x)
-    got = score(ideal(CLOUD, schedule, spread=0.3), schedule)(x.detach(), t)
+    got = score(ideal(CLOUD, schedule, std=0.3), schedule)(x.detach(), t)
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-10)
 
 

@@ -1,4 +1,4 @@
-"""Looking into the network: what is said of it against what is known by hand."""
+"""Looking inside the network: what is read from it against what is computed by hand."""
 
 import copy
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from minidiff.networks import UNet, UNetConfig, count, flops, receptive_field, rooms, skips
+from minidiff.networks import UNet, UNetConfig, blocks, count, flops, receptive_field, skips
 
 TINY = UNetConfig(3, 3, channels=(8, 16), attention=(False, True), layers=1, heads=2, context_dim=6, groups=4)
 
@@ -23,9 +23,9 @@ def net():
     return UNet(TINY)
 
 
-def test_the_rooms_in_the_order_of_the_picture(net):
-    found = rooms(net, *inputs())
-    assert {room.name: room.shape for room in found} == {
+def test_the_blocks_in_the_order_of_the_forward_pass(net):
+    found = blocks(net, *inputs())
+    assert {block.name: block.shape for block in found} == {
         "conv_in": (8, 12, 12),
         "down_blocks.0": (8, 6, 6),
         "down_blocks.1": (16, 6, 6),
@@ -34,14 +34,14 @@ def test_the_rooms_in_the_order_of_the_picture(net):
         "up_blocks.1": (8, 12, 12),
         "conv_out": (3, 12, 12),
     }
-    assert [room.name for room in found] == list({room.name: 0 for room in found})
-    assert all(room.output.shape == (2, *room.shape) and not room.output.requires_grad for room in found)
+    assert [block.name for block in found] == list({block.name: 0 for block in found})
+    assert all(block.output.shape == (2, *block.shape) and not block.output.requires_grad for block in found)
     with torch.no_grad():
         torch.testing.assert_close(found[0].output, net.conv_in(inputs()[0]))
         torch.testing.assert_close(found[-1].output, net(*inputs()))
 
 
-def test_what_is_left_is_taken_in_reverse(net):
+def test_skip_connections_are_taken_in_reverse(net):
     found = skips(net, *inputs())
     assert [(skip.source, skip.target, skip.shape) for skip in found] == [
         ("conv_in", "up_blocks.1.resnets.1", (8, 12, 12)),
@@ -62,7 +62,7 @@ def test_counts_add_up(net):
 def test_operations_of_a_known_convolution(net):
     counted = flops(net, *inputs())
     assert counted.keys() == count(net).keys()
-    assert counted["conv_in"] == 2 * (2 * 12 * 12) * 8 * (3 * 9)  # two a weight, at every pixel of both pictures
+    assert counted["conv_in"] == 2 * (2 * 12 * 12) * 8 * (3 * 9)  # two a weight, at every pixel of both images
     assert counted["time_embedding"] == 2 * 2 * (8 * 32 + 32 * 32)
     whole, half = (flops(net, *inputs(batch=b)) for b in (2, 1))
     assert all(whole[name] == 2 * half[name] for name in whole)
@@ -82,16 +82,16 @@ def test_operations_of_attention(net):
 def test_the_same_on_the_meta_device(net):
     ghost = copy.deepcopy(net).to("meta")
     x = inputs("meta")
-    assert [room[:2] for room in rooms(ghost, *x)] == [room[:2] for room in rooms(net, *inputs())]
-    assert all(room.output.is_meta for room in rooms(ghost, *x))
+    assert [block[:2] for block in blocks(ghost, *x)] == [block[:2] for block in blocks(net, *inputs())]
+    assert all(block.output.is_meta for block in blocks(ghost, *x))
     assert skips(ghost, *x) == skips(net, *inputs())
     assert count(ghost) == count(net) and flops(ghost, *x) == flops(net, *inputs())
 
 
-def test_stable_diffusion_without_a_single_number():
+def test_stable_diffusion_on_the_meta_device():
     with torch.device("meta"):
         net, x = UNet(), (torch.empty(1, 4, 64, 64), torch.empty(1), torch.empty(1, 77, 768))
-    shapes = {room.name: room.shape for room in rooms(net, *x)}
+    shapes = {block.name: block.shape for block in blocks(net, *x)}
     assert shapes["mid_block"] == (1280, 8, 8) and shapes["up_blocks.2"] == (640, 64, 64)
     found = skips(net, *x)
     assert len(found) == 12
@@ -142,15 +142,15 @@ def test_the_receptive_field_where_gradients_are_off(net):
     frozen = net.requires_grad_(False)
     with torch.no_grad():
         field = receptive_field(frozen, *inputs())
-    assert field.shape == (12, 12) and field.min() > 0 and not field.requires_grad  # attention sees everything
+    assert field.shape == (12, 12) and field.min() > 0 and not field.requires_grad  # attention: on every pixel
     near = field[4:9, 4:9].mean()
-    assert near > 2 * (field.sum() - 25 * near) / (144 - 25)  # but faintly
+    assert near > 2 * (field.sum() - 25 * near) / (144 - 25)  # but faintly on distant ones
 
 
-def test_the_network_is_as_it_was(net):
+def test_the_network_is_unchanged(net):
     x = inputs()
     before, state, mode = net(*x).detach(), copy.deepcopy(net.state_dict()), net.training
-    for look in (rooms, skips, flops, receptive_field):
+    for look in (blocks, skips, flops, receptive_field):
         look(net, *x)
     count(net)
 
@@ -161,5 +161,5 @@ def test_the_network_is_as_it_was(net):
     assert all(torch.equal(state[name], value) for name, value in net.state_dict().items())
     assert torch.equal(net(*x), before) and all(p.grad is None for p in net.parameters())
     with pytest.raises(ValueError, match="tokens"):
-        rooms(net, *x[:2], None)
-    assert hooks() == []  # also when it went wrong
+        blocks(net, *x[:2], None)
+    assert hooks() == []  # also after an error

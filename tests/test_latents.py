@@ -8,17 +8,19 @@ import torch
 
 from minidiff import TextToImage, data
 from minidiff.data.shards import Shards
-from minidiff.evaluation.emoji import in_style, load_style_judge, named
+from minidiff.evaluation.emoji import named
+from minidiff.evaluation.judges import in_style
 from minidiff.files import asset, read_tensors
 from minidiff.formats.clip import load_clip, save_clip
 from minidiff.formats.model_config import ModelConfig
+from minidiff.formats.model_folder import load_classifier
 from minidiff.formats.vae import save_vae
 from minidiff.networks import CLIP, VAE, CLIPConfig, CLIPTextConfig, CLIPVisionConfig, UNetConfig, VAEConfig
 from minidiff.tokenizer import END, Tokenizer
 from minidiff.training import TrainConfig
-from minidiff.training.recipes.clip import also_true_emoji, varied
-from minidiff.training.recipes.latent_cache import captions_of, keep_emoji, latent_batches
-from minidiff.training.recipes.presets import Preset, train_preset
+from minidiff.training.denoiser import DenoiserRecipe
+from minidiff.training.latent_cache import captions_of, keep_emoji, latent_batches
+from minidiff.training.recipes.clip_emoji import also_true_emoji, varied
 from minidiff.training.recipes.vae import psnr
 
 CPU = torch.device("cpu")
@@ -92,34 +94,34 @@ def test_batches_hold_each_latent_with_one_of_its_own_captions(kept):
 
 
 @pytest.fixture(scope="module")
-def preset(tools, kept, tmp_path_factory):
+def recipe(tools, kept, tmp_path_factory):
     vae, clip, tokenizer = tools
     folder = tmp_path_factory.mktemp("tools")
     save_vae(vae, folder / "vae")
     save_clip(clip, tokenizer, folder / "clip")
     unet = UNetConfig(3, 3, (8, 16), (False, True), layers=1, heads=2, context_dim=16, groups=4, pooled=True)
-    return Preset(
-        ModelConfig(name="tiny", unet=unet, picture=(3, 64, 64), fold=1),
-        lambda batch, seed, folder: latent_batches(folder, batch, seed),
-        prompt="",
+    return DenoiserRecipe(
+        about="",
+        config=ModelConfig(name="tiny", unet=unet, picture=(3, 64, 64), fold=1),
+        batches=lambda batch, seed, folder: latent_batches(folder, batch, seed),
         reader=str(folder / "clip"),
         vae=str(folder / "vae"),
     )
 
 
-def run(preset, kept, folder, steps, stop=None):
+def run(recipe, kept, folder, steps, stop=None):
     (folder / "latents").parent.mkdir(exist_ok=True)
     if not (folder / "latents").exists():
         (folder / "latents").symlink_to(kept)
-    training = train_preset(preset, folder, TrainConfig(steps=steps, warmup=1), 8, CPU)
+    training = recipe.run(folder, CPU, TrainConfig(steps=steps, warmup=1), 8)
     done = list(islice(training, stop))
     training.close()
     return done
 
 
-def test_a_model_in_latents_is_trained_kept_and_draws(preset, tools, kept, tmp_path):
+def test_a_model_in_latents_is_trained_kept_and_draws(recipe, tools, kept, tmp_path):
     vae, clip, _ = tools
-    run(preset, kept, tmp_path / "run", 3)
+    run(recipe, kept, tmp_path / "run", 3)
     pipe = TextToImage.load(tmp_path / "run", "cpu")
     assert pipe.latents("a noto emoji of a red apple", steps=2).shape == (1, 3, 8, 8)
     [image] = pipe("a noto emoji of a red apple", steps=2)
@@ -130,9 +132,9 @@ def test_a_model_in_latents_is_trained_kept_and_draws(preset, tools, kept, tmp_p
     assert set(read_tensors(tmp_path / "run" / UNET)) == set(pipe.net.unet.state_dict())
 
 
-def test_a_stopped_run_goes_on_as_if_it_had_not_been(preset, kept, tmp_path):
-    whole = run(preset, kept, tmp_path / "whole", 4)
-    parts = run(preset, kept, tmp_path / "parts", 4, stop=2) + run(preset, kept, tmp_path / "parts", 4)
+def test_a_stopped_run_goes_on_as_if_it_had_not_been(recipe, kept, tmp_path):
+    whole = run(recipe, kept, tmp_path / "whole", 4)
+    parts = run(recipe, kept, tmp_path / "parts", 4, stop=2) + run(recipe, kept, tmp_path / "parts", 4)
     assert whole == parts
     assert (tmp_path / "whole" / UNET).read_bytes() == (tmp_path / "parts" / UNET).read_bytes()
 
@@ -226,7 +228,7 @@ def test_the_shipped_model_draws_what_it_is_told():
     captions = [data.emoji_caption(style, item) for item, style in zip(items, styles, strict=True)]
     drawn = pipe.decode(pipe.latents(captions, steps=10)) * 2 - 1
     assert named(clip, tokenizer, drawn, items, styles, seed=0).double().mean() > 0.4  # by chance 0.01
-    assert in_style(load_style_judge(), drawn, styles).double().mean() > 0.75  # by chance a third
+    assert in_style(load_classifier("style_judge"), drawn, styles).double().mean() > 0.75  # by chance a third
 
 
 def test_the_shipped_vae_brings_emoji_back_that_it_has_not_seen():

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from scipy.stats import spearmanr
 
 from minidiff import data
-from minidiff.evaluation.digits import judged, load_judge
+from minidiff.evaluation.judges import judged
 from minidiff.evaluation.metrics import (
     bootstrap,
     calibration_error,
@@ -19,13 +19,14 @@ from minidiff.evaluation.metrics import (
     nearest,
     precision_recall,
 )
+from minidiff.formats.model_folder import load_classifier
 
 N = 1000
 
 
 @pytest.fixture(scope="module")
 def judge():
-    return load_judge()
+    return load_classifier("judge")
 
 
 @pytest.fixture(scope="module")

@@ -1,14 +1,17 @@
 """The noisy classifier: its size, what it has learned, and that training is repeatable."""
 
+from itertools import islice
+
 import pytest
 import torch
 
 from minidiff import data
 from minidiff.diffusion import flow
 from minidiff.files import asset, read_tensors
-from minidiff.networks import Fold, NoisyClassifier
-from minidiff.pipeline.classifier_guidance import load_noisy_classifier
-from minidiff.training.recipes.noisy_classifier import train_noisy_classifier
+from minidiff.formats.model_folder import load_classifier
+from minidiff.networks import NoisyClassifier, SpaceToDepth
+from minidiff.training import OptimConfig
+from minidiff.training.recipes import RECIPES
 
 PATH = flow()
 
@@ -16,10 +19,12 @@ PATH = flow()
 def logits_at(t: float, n: int = 500) -> tuple[torch.Tensor, torch.Tensor]:
     """What it says about n validation digits at time t, and their labels."""
     digits = data.mnist("validation")
-    x0 = Fold().encode(digits.images[:n])
+    x0 = SpaceToDepth().encode(digits.images[:n])
     eps = torch.randn(x0.shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        return load_noisy_classifier()(PATH.add_noise(x0, eps, t), torch.full((n,), 1000 * t)), digits.labels[:n]
+        return load_classifier("noisy_classifier")(
+            PATH.add_noise(x0, eps, t), torch.full((n,), 1000 * t)
+        ), digits.labels[:n]
 
 
 def test_it_is_small():
@@ -57,15 +62,19 @@ def test_pictures_do_not_touch_each_other_and_time_counts():
     assert not torch.allclose(net(x, time.flip(0)), together)
 
 
-def test_training_is_repeatable_and_learns(tmp_path, monkeypatch):
+def test_training_is_repeatable_resumable_and_learns(tmp_path, monkeypatch):
     few = data.mnist("validation")
     few = data.Pictures(few.images[:256], few.labels[:256], few.captions[:256])
     monkeypatch.setattr(data, "mnist", lambda split: few)
     losses = []
     for name in ("a", "b"):
-        run = train_noisy_classifier(tmp_path / name, torch.device("cpu"), epochs=6, batch=64, seed=1)
-        losses.append([loss for _, _, loss in run])
+        config, cpu = OptimConfig(steps=24, lr=3e-3, warmup=4, seed=1), torch.device("cpu")
+        run = RECIPES["noisy_classifier"].run(tmp_path / name, cpu, config, 64)
+        losses.append([loss for _, _, loss in islice(run, 24 if name == "a" else 10)])
+        run.close()
+    torch.manual_seed(99)
+    losses[1] += [loss for _, _, loss in RECIPES["noisy_classifier"].run(tmp_path / "b", cpu, config, 64)]
     assert losses[0] == losses[1] and len(losses[0]) == 24
     assert sum(losses[0][-4:]) < sum(losses[0][:4])
     assert (tmp_path / "a/model.safetensors").read_bytes() == (tmp_path / "b/model.safetensors").read_bytes()
-    load_noisy_classifier(folder=tmp_path / "a")
+    load_classifier("noisy_classifier", folder=tmp_path / "a")

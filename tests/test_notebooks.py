@@ -1,5 +1,6 @@
 """The notebooks are current, tidy, and run; the students' keep no solutions, and no check passes untouched."""
 
+import ast
 import importlib.util
 import re
 from pathlib import Path
@@ -9,11 +10,12 @@ import nbformat
 import psutil
 import pytest
 
-from minidiff.course import checks
+import minidiff
+from minidiff.course.checks import CHECKS, NotYet
 
 FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
 SOURCES = sorted((FOLDER / "source").glob("*.py"))
-LESSONS = [source for source in SOURCES if source.stem != "00_tour"]  # the tour has no exercises
+LESSONS = [source for source in SOURCES if "### BEGIN SOLUTION" in source.read_text()]
 
 spec = importlib.util.spec_from_file_location("build", FOLDER / "build.py")
 build = importlib.util.module_from_spec(spec)
@@ -28,6 +30,11 @@ def code_of(notebook) -> list:
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
+def cells_of(notebook) -> list:
+    """Without the numbers of the lines that it links to: a line that moves makes no notebook stale."""
+    return [(cell.id, cell.metadata, re.sub(r"#L\d+\)", ")", cell.source)) for cell in notebook.cells]
+
+
 @pytest.mark.parametrize("source", SOURCES, ids=stem)
 def test_the_notebook_is_made_from_this_source(source):
     assert build.is_current(source, FOLDER / f"{source.stem}.ipynb"), "run: make notebooks"
@@ -36,13 +43,15 @@ def test_the_notebook_is_made_from_this_source(source):
 @pytest.mark.parametrize("source", LESSONS, ids=stem)
 def test_the_students_notebook_is_made_from_this_source(source):
     there = nbformat.read(FOLDER / "exercises" / f"{source.stem}.ipynb", as_version=4)
-    assert there == nbformat.from_dict(build.student(build.lesson(source))), "run: make notebooks"
+    should = build.student(build.lesson(source))
+    assert (there.metadata, cells_of(there)) == (should.metadata, cells_of(should)), "run: make notebooks"
+    assert not any(cell.outputs or cell.execution_count for cell in code_of(there))
 
 
 def test_the_page_of_mistakes_is_made_from_the_checks():
     page = (FOLDER / "exercises/README.md").read_text()
     assert page == build.mistakes(), "run: make notebooks"
-    assert page.count("\n## l") == len([name for name in checks.__all__ if name.startswith("l")])
+    assert re.findall(r"^## (.+)", page, re.M) == list(CHECKS)
 
 
 def test_a_changed_source_is_noticed(tmp_path):
@@ -51,15 +60,75 @@ def test_a_changed_source_is_noticed(tmp_path):
     assert not build.is_current(changed, FOLDER / f"{SOURCES[0].stem}.ipynb")
 
 
-def test_a_line_that_moved_is_noticed(tmp_path):
+@pytest.mark.parametrize("source", SOURCES, ids=stem)
+def test_every_link_to_code_leads_there(source):
+    text = build.text_of(source)
+    assert "{{" not in "".join(re.findall(r"^# \|.*", text, re.M)), (
+        "a link is written {{module.symbol: text of a line}}"
+    )
+    for file, number in re.findall(r"\]\(\.\./([\w/.]+)(?:#L(\d+))?\)", text):
+        lines = (FOLDER.parent / file).read_text().splitlines()
+        assert 1 <= int(number or 1) <= len(lines)
+
+
+def line_of(file: str, text: str) -> int:
+    (number,) = (i for i, line in enumerate((FOLDER.parent / file).read_text().splitlines(), 1) if text in line)
+    return number
+
+
+def test_a_link_names_a_symbol_or_a_line_of_it():
+    file = "minidiff/files.py"
+    assert build.link("files.asset", None) == f"[`files.asset`](../{file}#L{line_of(file, 'def asset(')})"
+    assert build.link("minidiff.files.asset", None).endswith(f"(../{file}#L{line_of(file, 'def asset(')})")
+    file = "minidiff/course/checks/exercise.py"
+    number = line_of(file, "    def diagnose(")
+    for name in ("exercise.Exercise.diagnose", "exercise.diagnose", "course.exercise.diagnose"):
+        assert build.link(name, None) == f"[`{name}`](../{file}#L{number})"
+    assert build.link("exercise.diagnose", "def diagnose(self").startswith("`def diagnose(self` [`exercise.diagnose`](")
+    assert build.link("minidiff.REPOSITORY", None).startswith("[`minidiff.REPOSITORY`](../minidiff/__init__.py#L")
+
+
+@pytest.mark.parametrize(
+    "link, says",
+    [
+        ("files.nowhere", "'files.nowhere' should be one symbol of minidiff, and is none"),
+        ("minidiff.__init__", "should be one symbol of minidiff, and is minidiff.* or minidiff"),
+        (
+            "files.asset: nothing like this",
+            "minidiff.files.asset should have one line with 'nothing like .*, and has 0",
+        ),
+        ("files.asset: a", "minidiff.files.asset should have one line with 'a', and has [1-9]"),
+    ],
+)
+def test_a_link_that_leads_nowhere_is_refused_by_name(link, says, tmp_path):
     source = tmp_path / "99_lines.py"
-    source.write_text("# %% [markdown]\n# see {{minidiff/files.py: def asset(}}\n")
-    lines = (FOLDER.parent / "minidiff/files.py").read_text().splitlines()
-    number = [i for i, line in enumerate(lines, 1) if "def asset(" in line][0]
-    assert f"(../minidiff/files.py#L{number})" in build.lesson(source).cells[0].source
-    source.write_text("# %% [markdown]\n# see {{minidiff/files.py: def nowhere(}}\n")
-    with pytest.raises(ValueError, match="0 lines"):
+    source.write_text(f"# %% [markdown]\n# see {{{{{link}}}}}\n")
+    with pytest.raises(ValueError, match=f"^99_lines.py: .*{says}"):
         build.lesson(source)
+
+
+def test_a_line_that_moved_makes_nothing_stale_and_its_number_is_refreshed(tmp_path, monkeypatch):
+    source, path = tmp_path / "99_lines.py", tmp_path / "99_lines.ipynb"
+    source.write_text("# %% [markdown]\n# see {{files.asset}}\n\n# %%\n1 + 1\n")
+    old = build.lesson(source)
+    old.cells[1].outputs = [nbformat.v4.new_output("stream", text="2")]
+    nbformat.write(old, path)
+    where, node = build.symbols()["minidiff.files.asset"]
+    moved = ast.FunctionDef(name="asset", lineno=node.lineno + 7, end_lineno=node.end_lineno + 7)
+    monkeypatch.setitem(build.symbols(), "minidiff.files.asset", (where, moved))
+    assert build.is_current(source, path)
+    new = build.with_old_outputs(build.lesson(source), path)
+    assert f"#L{node.lineno + 7})" in new.cells[0].source and new.cells[1].outputs[0].text == "2"
+    assert cells_of(new) == cells_of(old) and new.cells != old.cells
+
+
+def test_badges_wait_for_a_public_address(monkeypatch):
+    assert ("colab" in build.lesson(LESSONS[0]).cells[0].source) == bool(minidiff.REPOSITORY)
+    monkeypatch.setattr(minidiff, "REPOSITORY", "https://github.com/OWNER/minidiff")
+    lesson = build.lesson(LESSONS[0])
+    there = "(https://colab.research.google.com/github/OWNER/minidiff/blob/main/notebooks/{}.ipynb)"
+    assert there.format(LESSONS[0].stem) in lesson.cells[0].source.splitlines()[2]
+    assert there.format(f"exercises/{LESSONS[0].stem}") in build.student(lesson).cells[0].source
 
 
 def test_outputs_are_kept_if_only_the_text_has_changed(tmp_path):
@@ -79,7 +148,7 @@ def test_the_notebook_is_tidy(source):
     path = FOLDER / f"{source.stem}.ipynb"
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
-    assert path.stat().st_size <= 400_000
+    assert path.stat().st_size <= 1_200_000
     assert "widgets" not in notebook.metadata
     outputs = [output for cell in code_of(notebook) for output in cell.outputs]
     assert any("image/png" in output.get("data", {}) for output in outputs)
@@ -88,7 +157,7 @@ def test_the_notebook_is_tidy(source):
     ran = [cell.execution_count for cell in code_of(notebook)]
     assert ran == list(range(1, len(ran) + 1))  # from top to bottom, once
     unexecuted = build.lesson(source)
-    assert [(cell.id, cell.source) for cell in notebook.cells] == [(cell.id, cell.source) for cell in unexecuted.cells]
+    assert cells_of(notebook) == cells_of(unexecuted)
 
 
 @pytest.mark.parametrize("source", LESSONS, ids=stem)
@@ -98,11 +167,10 @@ def test_the_lesson_has_its_frame(source):
     assert re.match(r"# # \d\d · .+\?$", text.splitlines()[1]), "the title is a question"
     for row in ("| You will see |", "| It costs |", "| You need |"):
         assert row in text
-    assert len(build.CODE.findall(text)) >= 4  # equations with the line that implements them
-    assert 3 <= text.count("### BEGIN SOLUTION") == len(re.findall(r"^# ### Exercise \d", text, re.M)) <= 5
-    assert len(re.findall(r"^# \*(?:easy|medium|hard), \d+ minutes\.\*", text, re.M)) == text.count(
-        "### BEGIN SOLUTION"
-    )
+    assert build.LINK.search(text), "an equation has a link to the line that implements it"
+    exercises = text.count("### BEGIN SOLUTION")
+    assert len(re.findall(r"^# ### Exercise \d", text, re.M)) == exercises
+    assert len(re.findall(r"^# \*(?:easy|medium|hard), \d+ minutes\.\*", text, re.M)) == exercises
     assert headings[-1] == "## Where to go next"
     for widget in re.findall(r"^widgets\.(\w+)\(", text, re.M):  # a static picture for those who only read
         assert f"show(figures.{widget}(" in text
@@ -153,28 +221,26 @@ def test_every_check_refuses_the_untouched_answer_and_takes_the_solution(source)
     lesson = build.lesson(source)
     student = build.student(lesson)
     asked = set(re.findall(r"^check\.(\w+)\(", source.read_text(), re.M))
-    assert asked == {name for name in checks.__all__ if name.startswith(f"l{source.stem[:2]}_")}
+    assert asked == {name for name in CHECKS if name.startswith(f"l{source.stem[:2]}_")}
     assert "BEGIN SOLUTION" not in "".join(cell.source for cell in student.cells)
     for solved, cell, check in zip(lesson.cells, student.cells, student.cells[1:], strict=False):
         if "BEGIN SOLUTION" not in solved.source:
             continue
         name, function = re.fullmatch(r"check\.(\w+)\((\w+)\)", check.source).groups()
         assert check.metadata == {"tags": ["raises-exception"]}
-        rooms = {}
-        exec("import math, torch\nfrom itertools import pairwise", rooms)
-        exec(cell.source, rooms)
-        with pytest.raises(checks.NotYet, match="Nothing here yet"):
-            getattr(checks, name)(rooms[function])
-        exec(solved.source, rooms)
-        getattr(checks, name)(rooms[function])
+        names = {}
+        exec("import math, torch\nfrom itertools import pairwise", names)
+        exec(cell.source, names)
+        with pytest.raises(NotYet, match="Nothing here yet"):
+            CHECKS[name](names[function])
+        exec(solved.source, names)
+        CHECKS[name](names[function])
 
 
 def test_links_of_a_student_lead_one_folder_further_up():
     lesson = of_cells("def f():\n    ### BEGIN SOLUTION\n    return 1\n    ### END SOLUTION")
-    lesson.cells.insert(
-        0, nbformat.v4.new_markdown_cell("[a](../minidiff/course/figures/viz.py#L1) [b](00_tour.ipynb) [c](#d)")
-    )
+    lesson.cells.insert(0, nbformat.v4.new_markdown_cell("[a](../minidiff/files.py#L1) [b](00_tour.ipynb) [c](#d)"))
     student = build.student(lesson)
-    assert student.cells[0].source == "[a](../../minidiff/course/figures/viz.py#L1) [b](../00_tour.ipynb) [c](#d)"
+    assert student.cells[0].source == "[a](../../minidiff/files.py#L1) [b](../00_tour.ipynb) [c](#d)"
     assert student.cells[1].source == "def f():\n    # your code here\n    raise NotImplementedError"
     assert build.student(of_cells("1 + 1")) is None

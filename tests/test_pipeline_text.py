@@ -7,7 +7,7 @@ from minidiff import TextToImage
 from minidiff.data import color_digits
 from minidiff.formats.model_config import ModelConfig
 from minidiff.networks import CLIPTextConfig, UNetConfig
-from minidiff.pipeline.text_to_image import LAST_GUIDED
+from minidiff.pipeline.options import LAST_GUIDED
 from minidiff.tokenizer import END, Tokenizer
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from minidiff.course.figures import plan as figures_planner
-from minidiff.course.figures.diffusion import WIDTH
+from minidiff.course.figures.page import WIDTH
 from minidiff.course.planner import GPUS, Plan, Work, bytes_kept, hours, memory, work
 from minidiff.networks import UNet, UNetConfig, flops
 
@@ -27,7 +27,7 @@ def test_counted_without_content_is_what_real_tensors_have():
 def test_of_a_linear_layer_its_input_is_kept():
     layer, x = torch.nn.Linear(5, 7), torch.zeros(3, 5)
     assert bytes_kept(layer, x) == 4 * 3 * 5
-    assert bytes_kept(layer, x, bf16=True) == 2 * 3 * 5  # the way back to x is not asked for
+    assert bytes_kept(layer, x, bf16=True) == 2 * 3 * 5  # no gradient of x is needed
     assert bytes_kept(layer, x.requires_grad_(), bf16=True) == 2 * (3 * 5 + 7 * 5)  # now the rounded weights are needed
 
 
@@ -56,7 +56,7 @@ def test_memory_by_hand():
     assert memory(Work(10, 0, 7, 20), 3, ema=False)["moving average"] == 0
 
 
-def test_adamw_keeps_two_numbers_for_each_parameter():
+def test_adamw_keeps_two_values_for_each_parameter():
     net = torch.nn.Linear(3, 2)
     optimizer = torch.optim.AdamW(net.parameters())
     net(torch.ones(1, 3)).sum().backward()
@@ -89,10 +89,10 @@ def test_parts_until_it_fits():
 
 
 @pytest.mark.parametrize("gpu", ["T4", "A100 40 GB", "H200"])
-def test_the_figure_says_what_has_no_room(gpu):
+def test_the_figure_says_what_does_not_fit(gpu):
     plan = Plan(gpu=gpu)
     assert figures_planner.planner(plan).size == (WIDTH, 300)
-    line = figures_planner._lines(plan, 32, 1)["batch"]
+    line = figures_planner._lines(plan)["batch"]
     assert ("not even one" in line, "at a time" in line) == (gpu == "T4", gpu == "A100 40 GB")
 
 

@@ -11,9 +11,10 @@ from tiny_words import tiny_pipe, tiny_tokenizer
 
 from minidiff import data, image_files
 from minidiff.course import figures, widgets
-from minidiff.course.figures.latents import walk, walked
+from minidiff.course.figures.latents import at_step, trajectory
 from minidiff.course.figures.page import Page
 from minidiff.data import STYLES, all_emoji, emoji_caption, emoji_prompt, emoji_seen, emoji_split
+from minidiff.diffusion import DEFAULT_SAMPLER
 
 PIPE = tiny_pipe(tiny_tokenizer())
 NAMED = {item.name: item for item in all_emoji()}
@@ -55,7 +56,7 @@ def test_a_thing_is_put_into_a_caption():
         assert (
             emoji_prompt("twemoji", item.name) == emoji_prompt("twemoji", item.thing) == emoji_caption("twemoji", item)
         )
-    with pytest.raises(ValueError, match="no style 'crayon'"):
+    with pytest.raises(ValueError, match="unknown style 'crayon'"):
         emoji_prompt("crayon", "red apple")
 
 
@@ -93,9 +94,9 @@ def test_the_picture_is_large_and_the_way_to_it_below(pictures, unclipped):
     large, title, _, _ = pictures.pop((16, 30))
     torch.testing.assert_close(large, result, rtol=0, atol=1e-5)
     torch.testing.assert_close(middles(image, 16, 30, 256, 32), result, rtol=0, atol=1.5 / 255)
-    assert "the picture" in title
+    assert "the result" in title
     steps = list(PIPE.stream("a red seven", scale=2.0, seed=3, steps=11))
-    times = PIPE.times(11, "dpmpp_2m").tolist()
+    times = PIPE.times(11, DEFAULT_SAMPLER).tolist()
     for (picture, title, below, frame), k in zip(pictures.values(), (1, 3, 5, 7, 9, 11), strict=True):
         assert torch.allclose(picture, PIPE.decode(steps[k - 1].x0_hat)[0], atol=1e-5)
         assert (title, below) == (f"t = {times[k - 1]:.2f}", f"step {k}")
@@ -104,15 +105,15 @@ def test_the_picture_is_large_and_the_way_to_it_below(pictures, unclipped):
 
 
 def test_a_step_on_the_way_is_large_and_framed_below(pictures, unclipped):
-    kept = walk(PIPE, "a red seven", steps=11)
-    assert kept.told == ("a red seven", PIPE.config.scale, 0)
-    walked(kept, 6)
+    kept = trajectory(PIPE, "a red seven", steps=11)
+    assert (kept.prompt, kept.scale, kept.seed) == ("a red seven", PIPE.config.scale, 0)
+    at_step(kept, 6)
     large, title, _, _ = pictures.pop((16, 30))
-    assert torch.equal(large, kept.pictures[5]) and f"t = {kept.times[5]:.2f}" in title and "the picture" not in title
+    assert torch.equal(large, kept.estimates[5]) and f"t = {kept.times[5]:.2f}" in title and "the result" not in title
     assert [below for _, _, below, frame in pictures.values() if frame] == ["step 5"]
     for wrong in (0, 12):
         with pytest.raises(ValueError, match=f"between 1 and the number of steps, 11; got {wrong}"):
-            walked(kept, wrong)
+            at_step(kept, wrong)
     assert not unclipped
 
 
@@ -128,11 +129,11 @@ def test_each_drawn_emoji_stands_beside_its_truth(pictures, unclipped):
     image = figures.emoji_grid(pairs, drawn, truth)
     assert image.size == (900, 24 + 2 * 150)
     shown = list(pictures.values())
-    assert [title for _, title, _, _ in shown] == ["drawn", "truth"] * 4 + ["", ""]
+    assert [title for _, title, _, _ in shown] == ["generated", "truth"] * 4 + ["", ""]
     for k in range(5):
         assert torch.equal(shown[2 * k][0], drawn[k]) and torch.equal(shown[2 * k + 1][0], truth[k])
     assert not unclipped
-    with pytest.raises(ValueError, match="5 names, 4 drawn and 5 true"):
+    with pytest.raises(ValueError, match="5 names, 4 generated and 5 true"):
         figures.emoji_grid(pairs, drawn[:4], truth)
 
 
@@ -187,14 +188,14 @@ def said(line) -> str:
 
 
 @pytest.fixture
-def walks(monkeypatch):
+def drawings_made(monkeypatch):
     """How often was a picture drawn?"""
     counted, stream = [], PIPE.stream
     monkeypatch.setattr(PIPE, "stream", lambda *args, **options: counted.append(args) or stream(*args, **options))
     return counted
 
 
-def test_each_change_draws_once_and_the_steps_are_only_looked_up(walks):
+def test_each_change_draws_once_and_the_steps_are_only_looked_up(drawings_made):
     controls, _, picture = parts(widgets.prompt_box(PIPE, "a red seven", style="", steps=4))
     values = {"prompt": "a red seven", "style": "", "scale": 3.0, "seed": 0, "step": 4}
     assert {name: control.value for name, control in controls.items()} == values
@@ -205,14 +206,14 @@ def test_each_change_draws_once_and_the_steps_are_only_looked_up(walks):
         controls[name].value = value
         values[name] = value
         drawings += name != "step"
-        assert len(walks) == drawings
+        assert len(drawings_made) == drawings
         assert picture.value != before
         asked = (
             f"a noto emoji of {dict(pen='a pen').get(values['prompt'], values['prompt'])}" if values["style"] else asked
         )
-        known = walk(PIPE, asked, values["scale"], values["seed"], 4)
-        walks.pop()
-        assert picture.value == image_files.encode(walked(known, values["step"]))
+        known = trajectory(PIPE, asked, values["scale"], values["seed"], 4)
+        drawings_made.pop()
+        assert picture.value == image_files.encode(at_step(known, values["step"]))
 
 
 def test_the_controls_are_for_the_keyboard_and_draw_when_let_go():

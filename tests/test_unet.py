@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
-from minidiff.networks import Conditional, Fold, LabelEncoder, UNet, UNetConfig
-from minidiff.training.recipes.presets import MNIST
+from minidiff.networks import Conditional, LabelEncoder, SpaceToDepth, UNet, UNetConfig
+from minidiff.training.recipes.mnist import MNIST
 
 TINY = UNetConfig(1, 1, channels=(8, 16), attention=(False, True), layers=1, heads=2, context_dim=8, groups=4)
 
@@ -27,7 +27,7 @@ def test_any_size_comes_out_as_it_went_in(height, width):
     assert UNet(TINY)(x, torch.tensor([1.0, 2.0]), torch.randn(2, 3, 8)).shape == x.shape
 
 
-def test_every_parameter_learns_and_every_input_matters():
+def test_every_parameter_has_a_gradient_and_every_input_matters():
     torch.manual_seed(0)
     net = UNet(TINY)
     x, time, context = torch.randn(2, 1, 8, 8), torch.tensor([10.0, 900.0]), torch.randn(2, 3, 8)
@@ -50,16 +50,16 @@ def test_configs_that_do_not_fit():
             UNetConfig(channels=(8, 16), **({"attention": (True, True), "groups": 4} | wrong))
 
 
-def test_a_missing_context_is_said():
+def test_a_missing_context_is_an_error():
     with pytest.raises(ValueError, match=r"tokens \(B, L, D\)"):
         UNet(TINY)(torch.randn(1, 1, 8, 8), torch.ones(1), None)
 
 
-def test_fold_is_pixel_unshuffle_and_loses_nothing():
-    x = torch.randn(2, 3, 6, 4)
-    torch.testing.assert_close(Fold(2).encode(x), pixel_unshuffle(x, 2))
-    torch.testing.assert_close(Fold(2).decode(Fold(2).encode(x)), x)
-    torch.testing.assert_close(Fold(2).decode(pixel_unshuffle(x, 2)), pixel_shuffle(pixel_unshuffle(x, 2), 2))
+def test_space_to_depth_is_pixel_unshuffle_and_loses_nothing():
+    x, fold = torch.randn(2, 3, 6, 4), SpaceToDepth(2)
+    torch.testing.assert_close(fold.encode(x), pixel_unshuffle(x, 2))
+    torch.testing.assert_close(fold.decode(fold.encode(x)), x)
+    torch.testing.assert_close(fold.decode(pixel_unshuffle(x, 2)), pixel_shuffle(pixel_unshuffle(x, 2), 2))
 
 
 def test_a_label_is_two_tokens_and_the_null_label_a_third_thing():

@@ -9,10 +9,10 @@ from torch.distributions import Normal, kl_divergence
 
 from minidiff import data
 from minidiff.formats.vae import load_vae, save_vae
-from minidiff.networks import VAE, Fold, Posterior, VAEConfig
+from minidiff.networks import VAE, Posterior, SpaceToDepth, VAEConfig
 from minidiff.networks.tiling import in_tiles
-from minidiff.training.loop import TrainConfig
-from minidiff.training.recipes.vae import kl, psnr, spread, train_vae, vae_loss
+from minidiff.training import TrainConfig
+from minidiff.training.recipes.vae import kl, latent_std, psnr, train_vae, vae_loss
 
 TINY = VAEConfig(channels=(8, 16), layers=1, latent_channels=3, groups=4, scaling=0.5)
 CPU = torch.device("cpu")
@@ -51,8 +51,8 @@ def test_shapes(config):
     assert vae.factor == f
 
 
-def test_it_is_used_as_a_fold_is(vae, pictures):
-    for latent in (vae, Fold(2)):
+def test_it_is_used_as_space_to_depth_is(vae, pictures):
+    for latent in (vae, SpaceToDepth(2)):
         assert latent.decode(latent.encode(pictures)).shape == pictures.shape
         assert latent.factor == 2
 
@@ -242,9 +242,9 @@ def test_a_stopped_run_is_gone_on_with(tmp_path):
 def test_the_spread_is_that_of_samples(vae, pictures):
     noise = torch.randn(2000, 3, 3, 6, 8)
     z = vae.posterior(pictures).sample(noise)
-    assert spread(vae, pictures.split(1)) == pytest.approx(z.std().item(), rel=0.01)
+    assert latent_std(vae, pictures.split(1)) == pytest.approx(z.std().item(), rel=0.01)
     with pytest.raises(ValueError, match="none was given"):
-        spread(vae, [])
+        latent_std(vae, [])
 
 
 def test_psnr_is_of_each_picture(vae, pictures):

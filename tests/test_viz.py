@@ -12,7 +12,7 @@ from PIL import Image
 from minidiff import TextToImage, data, files, image_files
 from minidiff.course import figures, lessons
 from minidiff.course.figures.diffusion import fingerprint, reference
-from minidiff.diffusion import SAMPLERS, SCHEDULES, cosine, edm, flow
+from minidiff.diffusion import DEFAULT_SAMPLER, SAMPLERS, SCHEDULES, cosine, edm, flow
 
 
 def around(middle: int, radius: float) -> tuple[int, int, int, int]:
@@ -76,18 +76,18 @@ def test_schedules_show_the_same_noise_under_each(digit):
 
 
 def test_schedules_has_a_colour_for_each_and_a_mark_at_t():
-    five = figures.schedules(list(SCHEDULES), 0.5)
-    for colour in (figures.BLUE, figures.ORANGE, figures.GREEN, figures.RED, figures.PURPLE):
-        assert count(five, colour) > 50
+    every = figures.schedules(list(SCHEDULES), 0.5)
+    for colour in figures.COLOURS[: len(SCHEDULES)]:
+        assert count(every, colour) > 50
     one = figures.schedules(["flow"], 0.5)
-    assert count(one, figures.RED) > 50 and count(one, figures.BLUE) == 0
+    assert count(one, figures.look("flow", SCHEDULES)["color"]) > 50 and count(one, figures.BLUE) == 0
     middle = (48 + 150 - 3, 32, 48 + 150 + 3, 244)  # of the left axes, where t is 0.5
     assert count(one, figures.GRAY, middle) > 100 > count(figures.schedules(["flow"], 0.2), figures.GRAY, middle)
     assert figures.schedules([], 0.5).size == one.size  # nothing chosen yet
 
 
 @pytest.mark.parametrize("prompt, scale", [(None, 0.0), ("7", 1.0)])
-def test_one_step_is_the_first_belief_of_a_walk(pipe, digit, prompt, scale):
+def test_one_step_is_the_first_estimate_of_a_trajectory(pipe, digit, prompt, scale):
     image = figures.one_step(pipe, digit, [0.0, 0.4, 1.0], prompt, seed=6)
     first = next(pipe.stream([prompt or "0"], steps=1, scale=scale, seed=6))
     eps = pipe.fold.decode(noise((1, 4, 14, 14), 6))[0]
@@ -108,25 +108,25 @@ def test_one_step_alone_and_at_most_seven(pipe, digit):
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_sampler_shows_the_walk_and_its_end(pipe, sampler):
+def test_sampler_shows_the_trajectory_and_its_end(pipe, sampler):
     image = figures.sampler(pipe, "3", sampler, 9, 1, 1.5)
-    walk = list(pipe.stream(["3"], steps=9, scale=1.5, sampler=sampler, seed=1))
-    assert_drawn(image, 392, 54, 170, pipe.decode(walk[-1].x)[0, 0])
+    taken = list(pipe.stream(["3"], steps=9, scale=1.5, sampler=sampler, seed=1))
+    assert_drawn(image, 392, 54, 170, pipe.decode(taken[-1].x)[0, 0])
     assert_drawn(image, 580, 54, 170, reference(pipe, "3", 1, 1.5)[0])
-    assert_drawn(image, 12, 54, 80, pipe.decode(walk[0].x0_hat)[0, 0])
-    assert_drawn(image, 12 + 270, 162, 80, pipe.decode(walk[-1].x0_hat)[0, 0])  # the eighth and last
+    assert_drawn(image, 12, 54, 80, pipe.decode(taken[0].x0_hat)[0, 0])
+    assert_drawn(image, 12 + 270, 162, 80, pipe.decode(taken[-1].x0_hat)[0, 0])  # the eighth and last
 
 
-def test_beliefs_carry_the_time_at_which_they_were_asked_for(pipe, words):
+def test_estimates_carry_the_time_of_their_forward_pass(pipe, words):
     figures.sampler(pipe, "3", "euler", 4, 0, 1.0)
     assert [word for word in words if word][1:-1] == [
         *("t = 1.00", "t = 0.75", "t = 0.50", "t = 0.25"),
         "euler, 4 steps",
-        "dpmpp_2m, 1000 steps",
+        f"{DEFAULT_SAMPLER}, 1000 steps",
     ]
 
 
-def test_one_step_of_a_sampler_is_one_belief(pipe):
+def test_one_step_of_a_sampler_is_one_estimate(pipe):
     image = figures.sampler(pipe, "3", "euler", 1, 0, 1.0)
     assert read_back(image, 12 + 90, 54, 80).min() > 0.9  # no second one
 
@@ -157,7 +157,7 @@ def test_the_references_are_whole():
 
 
 @pytest.mark.parametrize("cloud", data.CLOUDS)
-def test_playground_noises_and_walks_back(cloud):
+def test_playground_noises_and_samples(cloud):
     clean, noisy = (figures.playground(cloud, t, "euler", 20) for t in (0.0, 0.9))
     field = around(214, 2.99)
     assert count(clean, figures.ORANGE, field) == 0 < 500 < count(noisy, figures.ORANGE, field)  # no score at t = 0
@@ -220,8 +220,8 @@ def test_nothing_is_clipped(unclipped, pipe, digit):
         figures.one_step(pipe, digit, [t], "a handwritten seven")
     figures.one_step(pipe, digit, [k / 6 for k in range(7)], "a handwritten seven")
     figures.sampler(pipe, "7", "ddpm", 20, 0, 1.5)
-    figures.sampler(pipe, "7", "dpmpp_2m", 3, 9, 1.5)
-    figures.playground("islands", 1.0, "dpmpp_2m", 40)
+    figures.sampler(pipe, "7", DEFAULT_SAMPLER, 3, 9, 1.5)
+    figures.playground(list(data.CLOUDS)[-1], 1.0, DEFAULT_SAMPLER, 40)
     assert unclipped == []
 
 

@@ -92,7 +92,7 @@ def test_several_processes_read_the_batches_of_one_each_from_shards_of_its_own(f
     assert opened[0] == opened[1] | opened[2] and not opened[1] & opened[2]
     with pytest.raises(ValueError, match="a batch of 12 has 4 streams: the processes must share them equally"):
         next(pair_batches(find_shards(folder), 4, 12, mine=slice(0, 4)))
-    with pytest.raises(ValueError, match="a batch of 8 from 4 shards cannot be dealt out to 8 streams"):
+    with pytest.raises(ValueError, match="a batch of 8 from 4 shards cannot be divided among 8 streams"):
         next(pair_batches(find_shards(folder), 4, 8, streams=8))
 
 
@@ -166,7 +166,7 @@ def test_a_tar_that_breaks_in_the_middle_is_not_taken_for_a_short_one(folder):
     next(pair_batches([str(folder / "00003.tar")], 4, 1, skipped=skipped))
     drawn_on = pair_batches([str(folder / "00003.tar")], 4, 1, skipped=skipped)
     list(islice(drawn_on, 5))
-    assert list(skipped.values()) == ["the shard is broken: it goes on behind what can be read"]
+    assert list(skipped.values()) == ["the shard is broken: it goes on after what can be read"]
 
 
 def test_a_stream_whose_shard_is_broken_goes_on_with_the_next(folder):

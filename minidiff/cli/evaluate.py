@@ -1,5 +1,6 @@
-"""`minidiff evaluate`: how good are the images that a model draws?"""
+"""`minidiff evaluate`: how good is a model?"""
 
+import inspect
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -7,60 +8,52 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from minidiff.registry import UserError
+
+OPTIONS = ("n", "split", "steps", "scale", "sampler", "seed", "inception")  # those that an evaluation may take
+
 
 @dataclass
 class Evaluate:
-    """Draw pictures and measure them against real ones that training never saw; or ask a CLIP which caption fits."""
+    """Measure a model: its images against real, held-out ones, or how well a CLIP matches images with captions."""
 
     model: Positional[str] = "mnist"
     """A shipped model, "clip" among them, or a folder with one."""
+    evaluation: str | None = None
+    """Which of the evaluations in `minidiff list`. None: the model's own."""
     n: Annotated[int | None, arg(aliases=["-n"])] = None
-    """Pictures to draw; numbers are only comparable at equal n. None: 1000; for color_digits 200 a row, for
-    emoji 100 a group."""
-    split: Literal["test", "validation"] = "test"
-    """Real pictures to compare with. For choosing between settings, take validation."""
-    steps: int = 20
-    """Steps from noise to picture."""
+    """Images to generate, of each kind if there are several; numbers are only comparable at equal n. None: the usual
+    number."""
+    split: Literal["test", "validation"] | None = None
+    """Real images to compare with; None: test. To choose between settings, take validation."""
+    steps: int | None = None
+    """Sampling steps. None: 20."""
     scale: float | None = None
-    """Guidance scale. None: the model's own; for color_digits 0, 1, 2, 4 and 8."""
-    sampler: str = "dpmpp_2m"
-    """How to walk: ddpm, ddim, euler, heun or dpmpp_2m."""
-    seed: int = 0
-    """Of the pictures and of the choice of real digits."""
+    """Guidance scale. None: the model's own, or several where the evaluation compares them."""
+    sampler: str | None = None
+    """One of the samplers in `minidiff list`. None: the usual one."""
+    seed: int | None = None
+    """Of the noise and of the choice of real images. None: 0."""
     json: bool = False
     """Print the numbers as JSON, one object."""
     inception: Path | None = None
-    """Measure in Inception's features, which this .safetensors file has, instead of the judge's (see the README)."""
+    """Measure in Inception's features from this .safetensors file instead of the judge's (see benchmarks/README.md)."""
     device: str | None = None
     """cpu, cuda or mps. None: the best there is."""
 
     def run(self) -> None:
-        report = self.measured()
-        print(report.json() if self.json else report)
-
-    def measured(self):
         from tqdm import tqdm
 
-        from minidiff.data.emoji import EMOJI_SIDE
-        from minidiff.device import pick_device
-        from minidiff.evaluation.clip import retrieval
-        from minidiff.evaluation.color_digits import evaluate_color
-        from minidiff.evaluation.digits import evaluate, inception
-        from minidiff.evaluation.emoji import evaluate_emoji, naming
-        from minidiff.formats.clip import SHIPPED, load_clip
-        from minidiff.pipeline.text_to_image import TextToImage
+        from minidiff.evaluation import fitting, load
 
-        if self.model in SHIPPED or (Path(self.model) / "clip.json").exists():
-            clip, tokenizer = load_clip(self.model, pick_device(self.device))
-            emoji = clip.config.vision.size == EMOJI_SIDE
-            return (naming if emoji else retrieval)(clip, tokenizer, self.split, seed=self.seed)
-        pipe = TextToImage.load(self.model, self.device)
-        how = {"split": self.split, "sampler": self.sampler, "steps": self.steps, "seed": self.seed}
-        how["progress"] = partial(tqdm, leave=False, delay=1)
-        if pipe.vae:
-            return evaluate_emoji(pipe, 100 if self.n is None else self.n, scale=self.scale, **how)
-        if pipe.tokenizer:
-            scales = (0, 1, 2, 4, 8) if self.scale is None else (self.scale,)
-            return evaluate_color(pipe, 200 if self.n is None else self.n, scales, **how)
-        features = inception(self.inception, pipe.device) if self.inception else None
-        return evaluate(pipe, 1000 if self.n is None else self.n, scale=self.scale, features=features, **how)
+        model = load(self.model, self.device)
+        measure = fitting(model, self.evaluation).measure
+        takes = inspect.signature(measure).parameters
+        options = {name: value for name in OPTIONS if (value := getattr(self, name)) is not None}
+        for name in options:
+            if name not in takes:
+                there = ", ".join(f"--{option}" for option in OPTIONS if option in takes)
+                raise UserError(f"this evaluation of {self.model} does not take --{name}; it takes {there}")
+        more = {"model": self.model, "progress": partial(tqdm, leave=False, delay=1)}
+        report = measure(*model, **options, **{name: value for name, value in more.items() if name in takes})
+        print(report.json() if self.json else report)

@@ -1,33 +1,40 @@
-"""`minidiff list`: all that a command accepts by name."""
+"""`minidiff list`: everything that a command accepts by name."""
 
 from dataclasses import dataclass
 
 
 @dataclass
 class List:
-    """The models, samplers, schedules and data that are there."""
+    """List models, data sets, recipes, evaluations, samplers and whatever else a command accepts by name."""
 
     def run(self) -> None:
-        from minidiff.data.cifar import ARCHIVE, cifar10_path
-        from minidiff.data.mnist import SPLITS
-        from minidiff.diffusion import GRIDS, PREDICTIONS, SAMPLERS, SCHEDULES
+        from minidiff.data import DATASETS
+        from minidiff.diffusion import GRIDS, GUIDANCES, PREDICTIONS, SAMPLERS, SCHEDULES
+        from minidiff.evaluation import EVALUATIONS
         from minidiff.files import asset
         from minidiff.formats.clip import SHIPPED
         from minidiff.formats.model_folder import models
+        from minidiff.training.recipes import recipes
 
-        for name, folder in (models() | {name: asset(f"weights/{name}") for name in SHIPPED}).items():
-            size = sum(path.stat().st_size for path in folder.rglob("*.safetensors")) / 1e6
-            print(f"model        {name} ({size:.1f} MB)")
-        there = f"here: {cifar10_path()}" if cifar10_path().exists() else f"{ARCHIVE.size / 1e6:.0f} MB to be fetched"
-        for name, splits, note in (("mnist", SPLITS, "comes with minidiff"), ("cifar10", ARCHIVE.splits, there)):
-            sizes = ", ".join(f"{last - first:,} {split}" for split, (_, first, last) in splits.items())
-            print(f"data         {name} ({sizes}; {note})")
-        print("data         color_digits (drawn from mnist, with captions, when asked for)")
-        print("data         emoji (1,556 in three styles, with names; comes with minidiff)")
-        for kind, known in (
-            ("samplers", SAMPLERS),
-            ("schedules", SCHEDULES),
-            ("predictions", PREDICTIONS),
-            ("grids", GRIDS),
-        ):
-            print(f"{kind:13}{', '.join(known)}")
+        folders = models() | {name: asset(f"weights/{name}") for name in SHIPPED}
+        bytes_of = {name: sum(path.stat().st_size for path in folders[name].rglob("*.safetensors")) for name in folders}
+        described = {
+            "model": {name: f"{size / 1e6:.1f} MB" for name, size in bytes_of.items()},
+            "data set": {name: dataset.about() for name, dataset in DATASETS.items()},
+            "recipe": {name: recipe.about for name, recipe in recipes().items()},
+            "evaluation": {name: evaluation.about for name, evaluation in EVALUATIONS.items()},
+        }
+        named = {
+            "samplers": SAMPLERS,
+            "schedules": SCHEDULES,
+            "predictions": PREDICTIONS,
+            "grids": GRIDS,
+            "guidances": GUIDANCES,
+        }
+        kinds = max(map(len, [*described, *named]))
+        names = max(len(name) for known in described.values() for name in known)
+        for kind, known in described.items():
+            for name, about in known.items():
+                print(f"{kind:{kinds}}  {name:{names}}  {about}")
+        for kind, known in named.items():
+            print(f"{kind:{kinds}}  {', '.join(known)}")

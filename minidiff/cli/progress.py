@@ -29,7 +29,7 @@ def follow(run: Generator[tuple[int, int, float], None, None], name: str) -> boo
 
 @contextmanager
 def stop_on_ctrl_c() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C sets a flag to be asked for between two steps; a second one interrupts at once."""
+    """Ctrl-C sets a flag that is read between two steps; a second Ctrl-C interrupts at once."""
     pressed = []
 
     def note(*_):

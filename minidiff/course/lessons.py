@@ -4,10 +4,7 @@ import os
 
 
 def budget(full, smoke):
-    """`full` for readers, `smoke` when the environment says MINIDIFF_BUDGET=smoke: the tests run the lessons cheaply.
-
-    The only switch there is: a notebook has no second code path.
-    """
+    """`full` for readers, `smoke` when MINIDIFF_BUDGET=smoke: the tests run the lessons cheaply, on the same code path."""
     return smoke if os.environ.get("MINIDIFF_BUDGET") == "smoke" else full
 
 
@@ -21,7 +18,7 @@ def show(picture, width: int | None = None):
 
 
 def grid(rows, names=None, titles=None, side: float = 0.62) -> None:
-    """Show rows of pictures (3, H, W) in [0, 1], each `side` inches wide; a name before each row, a title above each column."""
+    """Show rows of images (3, H, W) in [0, 1], `side` inches wide; a name before each row, a title above each column."""
     import matplotlib.pyplot as plt
 
     columns, gap = len(rows[0]), 0.05
@@ -46,6 +43,6 @@ def style() -> None:
     import matplotlib.pyplot as plt
     from cycler import cycler
 
-    from minidiff.course.figures.page import BLUE, GRAY, GREEN, ORANGE, PURPLE, RED, SKY, STYLE
+    from minidiff.course.figures.page import COLOURS, STYLE
 
-    plt.rcParams.update(STYLE | {"axes.prop_cycle": cycler(color=[BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GRAY])})
+    plt.rcParams.update(STYLE | {"axes.prop_cycle": cycler(color=COLOURS)})

@@ -1,6 +1,6 @@
-"""What a training would take: operations and memory are counted on tensors without content; hours and money follow.
+"""What a training run would take: operations and memory, counted on tensors without content; hours and cost follow.
 
-The counts hold on any machine. The utilisation and the price are yours to assume.
+The counts hold on any machine. Utilisation and price are yours to assume.
 """
 
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from minidiff.networks import UNet, UNetConfig, flops
+from minidiff.registry import UserError
 
 
 class GPU(NamedTuple):
@@ -33,28 +34,23 @@ GPUS = {
 
 
 class Work(NamedTuple):
-    """What a network asks of a machine."""
+    """What a network needs of a machine."""
 
     parameters: int
-    flops: int  # to ask it once about one picture, a multiplication and an addition counted as two
-    kept: int  # bytes that the way back needs, for each picture of the batch
+    flops: int  # of one forward pass of one image, a multiplication and an addition counted as two
+    kept: int  # bytes of activations kept for the backward pass, for each image of the batch
     copies: int  # bytes of the weights once more, in bfloat16: autocast makes them, whatever the batch
 
 
 @cache
 def work(config: UNetConfig, side: int, tokens: int = 77, bf16: bool = True) -> Work:
-    """Count a UNet at pictures (or latents) of side x side, with a context of `tokens` tokens. Needs no memory."""
+    """Count a UNet for images (or latents) of side x side and a context of `tokens` tokens, without allocating it."""
     with FakeTensorMode():
         net = UNet(config)
         one, two = (bytes_kept(net, *_inputs(config, batch, side, tokens), bf16=bf16) for batch in (1, 2))
-    size = sum(p.numel() for p in net.parameters())
-    return Work(size, _operations(config, side, tokens), two - one, 2 * one - two)
-
-
-@cache
-def _operations(config: UNetConfig, side: int, tokens: int) -> int:
     with torch.device("meta"):
-        return sum(flops(UNet(config), *_inputs(config, 1, side, tokens)).values())
+        operations = sum(flops(UNet(config), *_inputs(config, 1, side, tokens)).values())
+    return Work(sum(p.numel() for p in net.parameters()), operations, two - one, 2 * one - two)
 
 
 def _inputs(config: UNetConfig, batch: int, side: int, tokens: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -63,7 +59,7 @@ def _inputs(config: UNetConfig, batch: int, side: int, tokens: int) -> tuple[Ten
 
 
 def bytes_kept(net: nn.Module, *args: Tensor, bf16: bool = False) -> int:
-    """Bytes that autograd keeps between the way there and the way back; the network's parameters are not among them.
+    """Bytes of activations that autograd keeps from the forward for the backward pass; parameters are not counted.
 
     bf16: under autocast as on a GPU, where norms are computed in float32. (On a CPU they would be in bfloat16.)
     """
@@ -89,36 +85,36 @@ def bytes_kept(net: nn.Module, *args: Tensor, bf16: bool = False) -> int:
     return sum(storage.nbytes() for storage in seen.values())
 
 
-def memory(asked: Work, batch: int, ema: bool = True) -> dict[str, int]:
-    """Bytes on one GPU that trains with AdamW on `batch` pictures at a time; weights in float32.
+def memory(need: Work, batch: int, ema: bool = True) -> dict[str, int]:
+    """Bytes on one GPU that trains with AdamW on `batch` images at a time; weights in float32.
 
-    Left out: what the library reserves for itself, and what lives only for a moment.
+    Left out: what the library reserves for itself, and short-lived tensors.
     """
-    weights = 4 * asked.parameters
+    weights = 4 * need.parameters
     return {
         "weights": weights,
         "gradients": weights,
         "AdamW's two moments": 2 * weights,
         "moving average": weights * ema,
-        "weights in bfloat16": asked.copies,
-        "kept for the way back": batch * asked.kept,
+        "weights in bfloat16": need.copies,
+        "activations": batch * need.kept,
     }
 
 
 def hours(operations: float, gpu: GPU, mfu: float, gpus: int = 1) -> float:
-    """How long that many operations take. mfu: the share of the peak that is put to use, within (0, 1]."""
+    """How long that many operations take. mfu: the fraction of the peak that is used, within (0, 1]."""
     if not 0 < mfu <= 1:
-        raise ValueError(f"mfu must be above 0 and at most 1, got {mfu}")
+        raise UserError(f"mfu must be above 0 and at most 1, got {mfu}")
     return operations / (gpu.tflops * 1e12 * mfu * gpus) / 3600
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A run. The defaults are about the size of Stable Diffusion 1.x on one eighth of its pictures."""
+    """A run. The defaults are about the size of Stable Diffusion 1.x on one eighth of its images."""
 
     width: int = 320  # channels of the first level; the others have 2, 4 and 4 times as many
-    pixels: int = 512  # side of a picture; the UNet sees latents of an eighth of it
-    millions: float = 250  # pictures seen in all, in millions
+    pixels: int = 512  # side of an image; the UNet sees latents of an eighth of it
+    millions: float = 250  # images in all, counted at every use, in millions
     batch: int = 256  # over all GPUs
     gpu: str = "A100 80 GB"
     gpus: int = 8
@@ -132,14 +128,24 @@ class Plan:
 
     @property
     def operations(self) -> float:
-        return 3 * self.work.flops * self.millions * 1e6  # there once, and back, which is twice the work
+        return 3 * self.work.flops * self.millions * 1e6  # forward, and backward at twice the cost
+
+    @property
+    def per_gpu(self) -> int:
+        """Images of a step on each GPU."""
+        return -(-self.batch // self.gpus)
 
     @property
     def parts(self) -> int:
-        """In how many parts a GPU must compute its pictures, one part after the other, to have room; 0 for never."""
-        mine, room = -(-self.batch // self.gpus), GPUS[self.gpu].memory * 1e9
-        fits = [n for n in range(1, mine + 1) if sum(memory(self.work, -(-mine // n)).values()) <= room]
-        return fits[0] if fits else 0
+        """In how many parts a GPU must compute its images, one after the other, to fit into memory; 0 if none do."""
+        mine, capacity = self.per_gpu, GPUS[self.gpu].memory * 1e9
+        fits = (n for n in range(1, mine + 1) if sum(memory(self.work, -(-mine // n)).values()) <= capacity)
+        return next(fits, 0)
+
+    @property
+    def at_once(self) -> int:
+        """Images that a GPU computes at a time; 1 where not even one fits."""
+        return -(-self.per_gpu // (self.parts or self.per_gpu))
 
     @property
     def hours(self) -> float:

@@ -1,7 +1,6 @@
-"""CIFAR-10: 60,000 small colour photographs, 32x32, of ten kinds of things. Krizhevsky 2009."""
+"""CIFAR-10: 60,000 colour photographs, 32x32, in ten classes. Krizhevsky 2009."""
 
 import os
-import re
 import tarfile
 import zlib
 from dataclasses import dataclass
@@ -12,9 +11,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from minidiff.data.dataset import Pictures
+from minidiff.data.dataset import DATASETS, Dataset, Pictures, photo_caption, read_class
 from minidiff.data.download import fetch
 from minidiff.files import asset
+from minidiff.registry import UserError, choose
 
 CIFAR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 OTHER_NAMES = {"plane": "airplane", "aeroplane": "airplane", "car": "automobile"}
@@ -29,8 +29,8 @@ class Archive:
     url: str = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
     size: int = 170_052_171
     sha256: str = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
-    records: int = 10_000  # pictures in each of the six files
-    validation: int = 5_000  # pictures at the end of the five training files that are not for training
+    records: int = 10_000  # images in each of the six files
+    validation: int = 5_000  # images at the end of the five training files, kept out of training
 
     @property
     def splits(self) -> dict[str, tuple[tuple[str, ...], int, int]]:
@@ -49,16 +49,12 @@ ARCHIVE = Archive()
 def cifar10(split: str = "train", folder: str | Path | None = None) -> Pictures:
     """The photographs of one split: "train" (45,000), "validation" (5,000) or "test" (10,000).
 
-    images are (N, 3, 32, 32) in [-1, 1], 0.55 GB for "train"; captions are such as "a photo of a cat". They are
-    read from the archive in `folder` (None: see `cifar10_path`), which is fetched if it is not there: 170 MB,
-    once. Every call checks it. No pickle is read.
-
-    Raises ValueError for another split and for an archive that is not the published one, OSError if it cannot
-    be fetched or kept.
+    images are (N, 3, 32, 32) in [-1, 1], 0.55 GB for "train"; captions read "a photo of a cat". They come from the
+    archive in `folder` (None: see `cifar10_path`), which is downloaded once (170 MB) and checked at every call. No
+    pickle is read. Raises UserError for another split and for an archive that is not the published one, OSError if it
+    cannot be downloaded or stored.
     """
-    if split not in ARCHIVE.splits:
-        raise ValueError(f"no split {split!r}; there is {', '.join(ARCHIVE.splits)}")
-    files, first, last = ARCHIVE.splits[split]
+    files, first, last = choose(split, ARCHIVE.splits, "split")
     path = fetch(ARCHIVE.url, cifar10_path(folder), ARCHIVE.size, ARCHIVE.sha256)
     records = _read(path, files)[first:last]
     return _pictures(records[:, 1:].reshape(-1, 3, 32, 32), records[:, 0].long())
@@ -71,10 +67,7 @@ def cifar10_path(folder: str | Path | None = None) -> Path:
 
 
 def cifar_samples() -> Pictures:
-    """The first twenty pictures of CIFAR-10's test set, which come with minidiff.
-
-    images are (20, 3, 32, 32) in [-1, 1]; captions are such as "a photo of a cat".
-    """
+    """The first twenty images of CIFAR-10's test set, (20, 3, 32, 32) in [-1, 1], which come with minidiff."""
     files = sorted(asset("cifar10").glob("cifar10_*.png"))
     pixels = np.stack([np.asarray(Image.open(file)) for file in files])  # (20, 32, 32, 3)
     labels = torch.tensor([int(file.stem.split("_")[-1]) for file in files])
@@ -82,17 +75,8 @@ def cifar_samples() -> Pictures:
 
 
 def read_thing(prompt: str) -> int:
-    """The one class that a prompt names: "a photo of a cat" -> 3.
-
-    No language is understood here; the prompt is looked up. Raises ValueError if it names no class, or
-    more than one.
-    """
-    words = [OTHER_NAMES.get(word, word) for word in re.findall(r"[a-z]+", prompt.lower())]
-    found = [CIFAR_CLASSES.index(word) for word in words if word in CIFAR_CLASSES]
-    if len(found) == 1:
-        return found[0]
-    problem = f"names {len(found)} things" if found else "names nothing known here" if prompt.strip() else "is empty"
-    raise ValueError(f'the prompt "{prompt}" {problem}: name one of {", ".join(CIFAR_CLASSES)}')
+    """The one class that a prompt names: "a photo of a cat" -> 3. See `read_class`."""
+    return read_class(prompt, CIFAR_CLASSES, OTHER_NAMES)
 
 
 def _read(path: Path, files: tuple[str, ...]) -> Tensor:
@@ -100,25 +84,33 @@ def _read(path: Path, files: tuple[str, ...]) -> Tensor:
     found = {}
     try:
         with tarfile.open(path, "r:gz") as tar:
-            for member in tar:  # in the order they lie in: going back would unpack anew
+            for member in tar:  # in the archive's order: seeking back would decompress it again
                 name = member.name.removeprefix("cifar-10-batches-bin/")
                 if name in files and member.isfile():
                     if member.size != ARCHIVE.records * RECORD:
                         expected = f"{ARCHIVE.records:,} records of {RECORD:,}"
-                        raise ValueError(f"{name} in {path} holds {member.size:,} bytes, expected {expected}")
+                        raise UserError(f"{name} in {path} holds {member.size:,} bytes, expected {expected}")
                     found[name] = tar.extractfile(member).read()
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        raise ValueError(f"{path} cannot be read ({error}): delete it, and it is fetched anew") from None
+        raise UserError(f"{path} cannot be read ({error}): delete it, and it is downloaded again") from None
     if missing := [name for name in files if name not in found]:
-        raise ValueError(f"{path} holds no {', '.join(missing)}")
+        raise UserError(f"{path} holds no {', '.join(missing)}")
     for name in files:
         highest = max(found[name][::RECORD])
         if highest >= len(CIFAR_CLASSES):
-            raise ValueError(f"{name} in {path} has a label {highest}; labels are 0 to {len(CIFAR_CLASSES) - 1}")
+            raise UserError(f"{name} in {path} has a label {highest}; labels are 0 to {len(CIFAR_CLASSES) - 1}")
     return torch.from_numpy(np.concatenate([np.frombuffer(found[name], np.uint8) for name in files])).view(-1, RECORD)
 
 
 def _pictures(pixels: Tensor, labels: Tensor) -> Pictures:
-    names = [CIFAR_CLASSES[label] for label in labels.tolist()]
-    captions = [f"a photo of {'an' if name[0] in 'aeiou' else 'a'} {name}" for name in names]
+    captions = [photo_caption(CIFAR_CLASSES[label]) for label in labels.tolist()]
     return Pictures(pixels.float().div_(127.5).sub_(1), labels, captions)
+
+
+def _about() -> str:
+    sizes = ", ".join(f"{last - first:,} {split}" for split, (_, first, last) in ARCHIVE.splits.items())
+    there = f"here: {cifar10_path()}" if cifar10_path().exists() else f"{ARCHIVE.size / 1e6:.0f} MB to be downloaded"
+    return f"photographs, 32x32, {len(CIFAR_CLASSES)} classes ({sizes}; {there})"
+
+
+DATASETS["cifar10"] = Dataset(cifar10, _about, (3, 32, 32), CIFAR_CLASSES, read_thing)

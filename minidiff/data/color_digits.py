@@ -1,7 +1,6 @@
 """color_digits: MNIST's digits in colour, 32x32, with captions: "a red seven on a blue background".
 
-A small world in which words matter. Ten (digit, colour) pairs are never in training, so that one can ask for a
-picture that nobody has seen.
+Ten (digit, colour) pairs are held out of training, to test whether a model can combine what it has learned.
 """
 
 import re
@@ -15,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from minidiff.data.dataset import Pictures
+from minidiff.data.dataset import DATASETS, Dataset, Pictures, random_numbers
 from minidiff.data.mnist import CLASSES, SPLITS, mnist
+from minidiff.registry import UserError
 
 COLORS = {  # RGB, 0 to 255; the two that are closest, orange and yellow, lie 118 apart
     "black": (0, 0, 0),
@@ -32,7 +32,7 @@ PLACES = ("center", "top left", "top right", "bottom left", "bottom right")
 SIZES = {"large": 28, "small": 18}  # pixels of what was a 28x28 digit
 SIDE = 32  # pixels of a picture
 
-# Each digit once, every colour at least once. Nothing that minidiff trains has seen a picture or a caption of these.
+# Each digit once, every colour at least once. No training set of minidiff has an image or a caption of these.
 HELD_OUT = {
     0: "orange", 1: "purple", 2: "red", 3: "blue", 4: "yellow",
     5: "black", 6: "white", 7: "green", 8: "purple", 9: "red",
@@ -40,7 +40,7 @@ HELD_OUT = {
 ALLOWED = {digit: tuple(color for color in COLORS if color != HELD_OUT[digit]) for digit in range(10)}
 OTHERS = {color: tuple(other for other in COLORS if other != color) for color in COLORS}  # for the background
 
-ORDINARY = 0.6  # share of scenes with a large digit in the center; the other nine layouts share the rest
+ORDINARY = 0.6  # fraction of scenes with a large digit in the center; the other nine layouts are equally frequent
 LAYOUTS = [(place, size) for place in PLACES for size in SIZES]  # the first is the ordinary one
 
 WORDINGS = (  # `caption` fills them in; {small}, {at} and {between} are empty where a scene is ordinary
@@ -51,13 +51,13 @@ WORDINGS = (  # `caption` fills them in; {small}, {at} and {between} are empty w
     "a {small}{word} in {color}{between} on {background}",
     "on a {background} background, a {small}{color} {word}{at}",
     "{size} {color} {figure}, {place}, on {background}",  # the only one that says "large" and "center"
-    "a {color} {word}",  # leaves the rest open
+    "a {color} {word}",  # says nothing of the rest
 )
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What a picture shows. Raises ValueError for what cannot be drawn."""
+    """What an image shows. Raises UserError for what cannot be drawn."""
 
     digit: int  # 0 to 9
     color: str  # of the digit; a name in COLORS
@@ -69,14 +69,14 @@ class Scene:
         fields = (self.digit, range(10)), (self.color, COLORS), (self.background, COLORS)
         for value, known in (*fields, (self.place, PLACES), (self.size, SIZES)):
             if value not in known:
-                raise ValueError(f"no scene has {value!r}; there is {', '.join(map(str, known))}")
+                raise UserError(f"no scene has {value!r}; there is {', '.join(map(str, known))}")
         if self.color == self.background:
-            raise ValueError(f"a {self.color} digit on a {self.color} background cannot be seen")
+            raise UserError(f"a {self.color} digit on a {self.color} background cannot be seen")
 
 
 @dataclass(frozen=True)
 class Captioned:
-    """Pictures, what is said about them, and what they show."""
+    """Images, their captions, and what they show."""
 
     images: Tensor  # (N, 3, 32, 32) float32 in [-1, 1]
     captions: list[str]
@@ -89,7 +89,7 @@ class Captioned:
 def caption(scene: Scene, wording: int = 0) -> str:
     """The scene in words, as WORDINGS[wording] puts it: "a red seven on a blue background"."""
     if not 0 <= wording < len(WORDINGS):
-        raise ValueError(f"wording must lie between 0 and {len(WORDINGS) - 1}, got {wording}")
+        raise UserError(f"wording must lie between 0 and {len(WORDINGS) - 1}, got {wording}")
     at = "" if scene.place == "center" else f", {scene.place}"
     text = WORDINGS[wording].format(
         **vars(scene), word=CLASSES[scene.digit], figure=scene.digit,
@@ -99,13 +99,13 @@ def caption(scene: Scene, wording: int = 0) -> str:
 
 
 def draw(scenes: Sequence[Scene], digits: Tensor) -> Tensor:
-    """Pictures of the scenes, (N, 3, 32, 32) in [-1, 1], with these handwritten digits (N, 1, 28, 28) in [-1, 1].
+    """Images of the scenes, (N, 3, 32, 32) in [-1, 1], with these handwritten digits, (N, 1, 28, 28) in [-1, 1].
 
-    A pixel as dark as the darkest of its digit has the digit's colour, paper has the background's, and what lies
-    between is mixed. In a corner the digit ends one pixel before the edges.
+    The digit's darkest pixel gets its colour, paper gets the background's, and shades of gray are interpolated. In a
+    corner the digit ends one pixel before the edges.
     """
     if digits.shape != (len(scenes), 1, 28, 28):
-        raise ValueError(f"digits must have shape {(len(scenes), 1, 28, 28)}, got {tuple(digits.shape)}")
+        raise UserError(f"digits must have shape {(len(scenes), 1, 28, 28)}, got {tuple(digits.shape)}")
     if not scenes:
         return torch.empty(0, 3, SIDE, SIDE)
     gray = (digits + 1) / 2
@@ -119,7 +119,7 @@ def draw(scenes: Sequence[Scene], digits: Tensor) -> Tensor:
     ink = gray > 0  # (N, 28, 28)
     rows = _shifts(ink.any(2), small, [scene.place.split()[0] for scene in scenes], ("top", "bottom"))
     columns = _shifts(ink.any(1), small, [scene.place.split()[-1] for scene in scenes], ("left", "right"))
-    ringed = F.pad(gray, (1, 1, 1, 1))  # what is looked for outside is found in a ring of paper
+    ringed = F.pad(gray, (1, 1, 1, 1))  # an index outside the digit falls on a ring of paper
     y = (torch.arange(SIDE) - rows[:, None]).clamp(-1, 28) + 1  # (N, 32): which row of `ringed` a row shows
     x = (torch.arange(SIDE) - columns[:, None]).clamp(-1, 28) + 1
     gray = ringed[torch.arange(len(scenes))[:, None, None], y[:, :, None], x[:, None, :]][:, None]  # (N, 1, 32, 32)
@@ -129,26 +129,24 @@ def draw(scenes: Sequence[Scene], digits: Tensor) -> Tensor:
 
 
 def color_digits(n: int, split: str = "train", seed: int = 0, held_out: bool = False) -> Captioned:
-    """n pictures of random scenes in random wordings, drawn from the digits of one split of MNIST.
+    """n images of random scenes in random wordings, composed from the digits of one split of MNIST.
 
-    held_out: True for the ten never-seen pairs alone, False for all the others. No digit is drawn twice before each
-    was drawn once. Raises ValueError for another split, for n below 1, and for a seed below 0.
+    held_out: True for the ten held-out pairs alone, False for all others. No digit comes twice before each has come
+    once. Raises UserError for an unknown split, n below 1 and a seed below 0.
     """
-    rng = _random(seed, split, 0)
-    digits = _digits(split)
-    rows = rng.permutation(len(digits))[np.arange(_at_least_1(n)) % len(digits)]
+    rng, digits = random_numbers(seed, split, SPLITS, 0, n), _digits(split)
+    rows = rng.permutation(len(digits))[np.arange(n) % len(digits)]
     return _compose(digits, rows, rng, held_out)
 
 
 def color_digit_batches(batch: int, split: str = "train", seed: int = 0) -> Iterator[Captioned]:
-    """Batches for training, without end; never one of the HELD_OUT pairs.
+    """Endless batches for training, without the HELD_OUT pairs.
 
-    Batch k depends on seed and k alone. Raises as `color_digits` does.
+    Batch k depends on seed and k alone. Raises what `color_digits` raises.
     """
     for step in count(1):
-        rng = _random(seed, split, step)
-        digits = _digits(split)
-        yield _compose(digits, rng.integers(len(digits), size=_at_least_1(batch)), rng, held_out=False)
+        rng, digits = random_numbers(seed, split, SPLITS, step, batch), _digits(split)
+        yield _compose(digits, rng.integers(len(digits), size=batch), rng, held_out=False)
 
 
 def _compose(digits: Pictures, rows: np.ndarray, rng: np.random.Generator, held_out: bool) -> Captioned:
@@ -159,7 +157,7 @@ def _compose(digits: Pictures, rows: np.ndarray, rng: np.random.Generator, held_
 
     layouts = np.where(rng.random(len(rows)) < ORDINARY, 0, rng.integers(1, len(LAYOUTS), size=len(rows))).tolist()
     scenes = []
-    others = len(COLORS) - 1  # a digit has one colour less in training, a background one less always
+    others = len(COLORS) - 1  # each digit lacks one colour in training; a background always lacks its digit's
     for digit, c, b, layout in zip(digits.labels[rows].tolist(), pick(others), pick(others), layouts, strict=True):
         color = HELD_OUT[digit] if held_out else ALLOWED[digit][c]
         scenes.append(Scene(digit, color, OTHERS[color][b], *LAYOUTS[layout]))
@@ -184,21 +182,11 @@ def _pixels(names: list[str]) -> Tensor:
     return (torch.tensor([COLORS[name] for name in names]) / 127.5 - 1)[:, :, None, None]
 
 
-def _random(seed: int, split: str, step: int) -> np.random.Generator:
-    """Random numbers of their own for each seed, split and step: numpy mixes all three, of any size."""
-    if split not in SPLITS:
-        raise ValueError(f"no split {split!r}; there is {', '.join(SPLITS)}")
-    if seed < 0:
-        raise ValueError(f"seed must be at least 0, got {seed}")
-    return np.random.default_rng((seed, list(SPLITS).index(split), step))
+_digits = cache(mnist)  # reading them takes longer than composing hundreds of batches
 
 
-def _at_least_1(n: int) -> int:
-    if n < 1:
-        raise ValueError(f"there must be at least 1 picture, got {n}")
-    return n
-
-
-@cache
-def _digits(split: str) -> Pictures:
-    return mnist(split)  # reading it takes longer than drawing hundreds of batches
+DATASETS["color_digits"] = Dataset(
+    lambda split, folder=None: color_digits(5000, split),
+    lambda: "MNIST's digits in colour with captions, composed on demand",
+    (3, SIDE, SIDE),
+)

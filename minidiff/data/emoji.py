@@ -1,7 +1,7 @@
-"""Emoji in three styles, 64x64, with names and tags: what a text-to-image model can be trained on in minutes.
+"""Emoji in three styles, 64x64, with names and tags: small enough to train a text-to-image model in minutes.
 
-Some emoji are never in training in any style, others in two of their three styles only: so that one can ask for
-things, and for combinations of a thing and a style, that nobody has seen.
+Some emoji are held out of training in every style, others in one of their three: so there are new things, and new
+combinations of a thing and a style, to ask for.
 """
 
 import hashlib
@@ -9,6 +9,7 @@ import io
 import json
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -19,15 +20,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from minidiff.data.dataset import DATASETS, Dataset, random_numbers
 from minidiff.files import asset
+from minidiff.registry import UserError, choose
 
 STYLES = ("noto", "twemoji", "openmoji")
 EMOJI_SPLITS = ("train", "validation", "new_things", "new_combinations")
 EMOJI_SIDE = 64  # pixels of a picture
 
-# Families of emoji, in the order of their hash, go here until these have this share of all emoji: with all three
-# styles, or with one, which is the hash's choice too. Validation is a small rehearsal of both tests.
-SHARES = (
+# Families of emoji, in the order of their hash, go here until this fraction of all emoji is reached: in all three
+# styles, or in one, chosen by the hash too. Validation is a small version of both tests.
+FRACTIONS = (
     (0.03, "new_things", "every"),
     (0.08, "new_combinations", "one"),
     (0.10, "validation", "every"),
@@ -51,7 +54,7 @@ DAMAGE = (zipfile.BadZipFile, zlib.error, KeyError, OSError, EOFError, RuntimeEr
 
 @dataclass(frozen=True)
 class Emoji:
-    """What is drawn, in any style."""
+    """A thing, in any style."""
 
     code: str  # its code points: "1f63b"
     name: str  # "smiling cat with heart eyes"
@@ -63,7 +66,7 @@ class Emoji:
 
 @dataclass(frozen=True)
 class Emojis:
-    """Pictures of one split: bytes, because floats would take four times the memory."""
+    """Images of one split, as bytes: floats would take four times the memory."""
 
     images: Tensor  # (N, 3, 64, 64) uint8
     items: list[Emoji]
@@ -72,12 +75,8 @@ class Emojis:
     def __len__(self) -> int:
         return len(self.items)
 
-    @property
-    def names(self) -> list[str]:
-        return [item.name for item in self.items]
-
     def floats(self, rows: Tensor | slice | Sequence[int] = slice(None)) -> Tensor:
-        """These pictures, (N, 3, 64, 64) float32 in [-1, 1]."""
+        """These images, (N, 3, 64, 64) float32 in [-1, 1]."""
         return self.images[rows].float().div_(127.5).sub_(1)
 
 
@@ -90,48 +89,44 @@ class CaptionedEmojis:
     items: list[Emoji]
     styles: list[str]
 
-    def __len__(self) -> int:
-        return len(self.items)
-
 
 @cache
 def all_emoji() -> tuple[Emoji, ...]:
     """Every emoji, in the order of the hash of its code: the first n of any split are a fair sample.
 
-    Raises ValueError for a damaged list, FileNotFoundError if it is missing.
+    Raises UserError for a damaged list, FileNotFoundError if it is missing.
     """
     path = asset("emoji/emoji.json")
     try:
         items = [Emoji(**row | {"tags": tuple(row["tags"])}) for row in json.loads(path.read_text())]
     except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{path} is not a whole list of emoji ({error})") from None
+        raise UserError(f"{path} is not a whole list of emoji ({error})") from None
     if not items:
-        raise ValueError(f"{path} is not a whole list of emoji (it is empty)")
+        raise UserError(f"{path} is not a whole list of emoji (it is empty)")
     return tuple(sorted(items, key=lambda item: _hash(item.code)))
 
 
 def emoji_split(item: Emoji, style: str) -> str:
-    """The split that this emoji in this style is in, the only one. Raises ValueError for another style."""
+    """The split of this emoji in this style. Raises UserError for an unknown style."""
     split, styles = _held_out().get(item.kin, ("train", ()))
     return split if _known(style) in styles else "train"
 
 
 def emoji(split: str = "train") -> Emojis:
-    """The pictures of one split; no picture is in two.
+    """The images of one split; the splits are disjoint.
 
-    "train"; "new_things": 3 % of the emoji, in every style; "new_combinations": 5 % of the emoji, in one style, whose
-    other two are in training; "validation": 2 % in every style and 3 % in one. What looks nearly alike, such as a man
-    and a woman rowing boat, is on the same side. Raises ValueError for another split and for an archive that cannot
-    be read, FileNotFoundError if it is missing.
+    "train"; "new_things": 3 % of the emoji, in every style; "new_combinations": 5 % of the emoji, in one style, while
+    the other two are in training; "validation": 2 % in every style and 3 % in one. Near copies, such as a man and a
+    woman rowing boat, are in the same split. Raises UserError for an unknown split and for an archive that cannot be
+    read, FileNotFoundError if it is missing.
     """
-    if split not in EMOJI_SPLITS:
-        raise ValueError(f"no split {split!r}; there is {', '.join(EMOJI_SPLITS)}")
+    choose(split, dict.fromkeys(EMOJI_SPLITS), "split")
     pairs = [(item, style) for item in all_emoji() for style in STYLES if emoji_split(item, style) == split]
     return Emojis(emoji_images(pairs), [item for item, _ in pairs], [style for _, style in pairs])
 
 
 def emoji_images(pairs: Sequence[tuple[Emoji, str]]) -> Tensor:
-    """The pictures of these (emoji, style), (N, 3, 64, 64) uint8, of whatever split. Raises as `emoji` does."""
+    """The images of these (emoji, style), (N, 3, 64, 64) uint8, of any split. Raises what `emoji` raises."""
     images = torch.empty(len(pairs), 3, EMOJI_SIDE, EMOJI_SIDE, dtype=torch.uint8)
     for style in {style for _, style in pairs}:
         path = asset(f"emoji/{_known(style)}.zip")
@@ -141,35 +136,30 @@ def emoji_images(pairs: Sequence[tuple[Emoji, str]]) -> Tensor:
                     if other == style:
                         images[row] = _picture(archive.read(f"{item.code}.webp"))
         except DAMAGE as error:
-            raise ValueError(f"{path} is not a whole archive of emoji ({error})") from None
+            raise UserError(f"{path} is not a whole archive of emoji ({error})") from None
     return images
 
 
 def emoji_caption(style: str, item: Emoji, wording: int = 0, tags: Sequence[str] | None = None) -> str:
     """The emoji in words, as EMOJI_WORDINGS[wording] puts it: "a noto emoji of a smiling cat with heart eyes".
 
-    tags: those that are named where the wording names some; None: the first three of `item.tags`. Raises ValueError
-    for another style and another wording.
+    tags: those that a wording with tags names; None: the first three of `item.tags`. Raises UserError for an unknown
+    style or wording.
     """
     if not 0 <= wording < len(EMOJI_WORDINGS):
-        raise ValueError(f"wording must lie between 0 and {len(EMOJI_WORDINGS) - 1}, got {wording}")
+        raise UserError(f"wording must lie between 0 and {len(EMOJI_WORDINGS) - 1}, got {wording}")
     named = ", ".join(item.tags[:TAGS] if tags is None else tags)
     text = EMOJI_WORDINGS[wording].format(style=_known(style), thing=item.thing, name=item.name, tags=named)
     return text.replace("a openmoji", "an openmoji")
 
 
 def emoji_batches(batch: int, split: str = "train", seed: int = 0) -> Iterator[CaptionedEmojis]:
-    """Batches for training, without end: random pictures of the split, each in a random wording with random tags.
+    """Endless batches for training: random images of the split, each in a random wording with random tags.
 
-    Batch k depends on seed and k alone. Raises as `emoji` does, and ValueError for a batch below 1 and a seed below 0.
+    Batch k depends on seed and k alone. Raises what `emoji` raises, and UserError for a batch below 1 or a seed below 0.
     """
-    if batch < 1:
-        raise ValueError(f"there must be at least 1 picture, got {batch}")
-    if seed < 0:
-        raise ValueError(f"seed must be at least 0, got {seed}")
-    pictures = _kept(split)
     for step in count(1):
-        rng = np.random.default_rng((seed, EMOJI_SPLITS.index(split), step))
+        rng, pictures = random_numbers(seed, split, EMOJI_SPLITS, step, batch), _kept(split)
         rows = rng.integers(len(pictures), size=batch).tolist()
         items, styles = [pictures.items[row] for row in rows], [pictures.styles[row] for row in rows]
         captions = []
@@ -182,24 +172,20 @@ def emoji_batches(batch: int, split: str = "train", seed: int = 0) -> Iterator[C
 @cache
 def _held_out() -> dict[str, tuple[str, tuple[str, ...]]]:
     """For each family that is not wholly in training: a split, and the styles that are in it."""
-    members = {}
-    for item in all_emoji():
-        members[item.kin] = members.get(item.kin, 0) + 1
+    members = Counter(item.kin for item in all_emoji())
     placed, dealt = {}, 0
     for kin in sorted(members, key=_hash):
-        share = next((share for share in SHARES if dealt < share[0] * len(all_emoji())), None)
-        if share is None:
+        found = next((row for row in FRACTIONS if dealt < row[0] * len(all_emoji())), None)
+        if found is None:
             break
         one = STYLES[int(_hash(kin)[-8:], 16) % len(STYLES)]
-        placed[kin] = share[1], STYLES if share[2] == "every" else (one,)
+        placed[kin] = found[1], STYLES if found[2] == "every" else (one,)
         dealt += members[kin]
     return placed
 
 
 def _known(style: str) -> str:
-    if style not in STYLES:
-        raise ValueError(f"no style {style!r}; there is {', '.join(STYLES)}")
-    return style
+    return choose(style, dict(zip(STYLES, STYLES, strict=True)), "style")
 
 
 def _hash(code: str) -> str:
@@ -214,6 +200,54 @@ def _picture(webp: bytes) -> Tensor:
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1)
 
 
+_kept = cache(emoji)  # decoding takes longer than hundreds of batches
+
+
+def emoji_prompt(style: str, words: str) -> str:
+    """The caption of an emoji in that style: the one that the words name, else the words themselves.
+
+    ("noto", "red apple") -> "a noto emoji of a red apple". Raises UserError for an unknown style.
+    """
+    unknown = Emoji(code="", name=words, thing=words, tags=(), group="", kin="")
+    item, _ = _named().get(_plain(words), (unknown, None))
+    return emoji_caption(style, item)
+
+
+def emoji_seen(prompt: str) -> str:
+    """One line: is the emoji with this name, or this caption without tags, in the training set, and in which styles?"""
+    if _plain(prompt) not in _named():
+        return "no emoji has just this name"
+    item, style = _named()[_plain(prompt)]
+    seen = [each for each in STYLES if emoji_split(item, each) == "train"]
+    if style in seen:
+        return "in the emoji's training set, in this style"
+    if not seen:
+        return "never in the emoji's training set, in no style"
+    where = " and ".join(seen) if len(seen) < len(STYLES) else "every style"
+    only = f", not in {style}: only" if style else ""
+    return f"in the emoji's training set{only} in {where}"
+
+
 @cache
-def _kept(split: str) -> Emojis:
-    return emoji(split)  # decoding it takes longer than drawing hundreds of batches
+def _named() -> dict[str, tuple[Emoji, str | None]]:
+    """The emoji, and the style if it is named, of each name, with its article and without, and of each caption."""
+    named = {}
+    for item in all_emoji():
+        named |= {_plain(words): (item, None) for words in (item.name, item.thing)}
+        for wording, text in enumerate(EMOJI_WORDINGS):
+            if "{tags}" not in text:  # they may be any three
+                for style in STYLES:
+                    said = style if "{style}" in text else None
+                    named[_plain(emoji_caption(style, item, wording))] = item, said
+    return named
+
+
+def _plain(words: str) -> str:
+    return " ".join(words.lower().split())
+
+
+DATASETS["emoji"] = Dataset(
+    lambda split, folder=None: emoji(split),
+    lambda: f"{len(all_emoji()):,} emoji in {len(STYLES)} styles with names; comes with minidiff",
+    (3, EMOJI_SIDE, EMOJI_SIDE),
+)

@@ -1,61 +1,103 @@
-"""MNIST: 70,000 handwritten digits, 28x28. LeCun, Cortes and Burges 1998."""
+"""Data sets of idx files, 28x28 in gray; and MNIST: 70,000 handwritten digits (LeCun, Cortes and Burges 1998)."""
 
 import gzip
-import re
+import math
+import zlib
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from minidiff.data.dataset import Pictures
-from minidiff.files import asset
+from minidiff.data.dataset import DATASETS, Dataset, Pictures, photo_caption, read_class
+from minidiff.files import ROOTS
+from minidiff.registry import UserError, choose
 
 CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-SPLITS = {  # file, first, last: 5,000 of the training digits are for validation
-    "train": ("train", 0, 55_000),
-    "validation": ("train", 55_000, 60_000),
-    "test": ("t10k", 0, 10_000),
-}
+SPLITS = {"train": "train", "validation": "train", "test": "t10k"}  # and the file that each is in
+VALIDATION = 12  # one in so many of the training file's images, the last ones, is for validation: 5,000 of 60,000
 
 
-def mnist(split: str = "train") -> Pictures:
+def idx_dataset(
+    name: str, folder: str | Path, classes: tuple[str, ...], about: str = "images",
+    caption: Callable[[int, int], str] | None = None, read: Callable[[str], int] | None = None,
+) -> Dataset:  # fmt: skip
+    """Register a data set of idx files, MNIST's format, such as Fashion-MNIST; returns it.
+
+    folder: where train-images-idx3-ubyte, train-labels-idx1-ubyte and the same two of t10k are, plain or .gz; a path,
+    or a folder of assets/. caption: from a label and the image's index; None: "a photo of a sneaker". read: None looks
+    the class names up.
+    """
+    folder = next((root / folder for root in ROOTS if (root / folder).is_dir()), Path(folder))
+
+    def load(split: str = "train", where: str | Path | None = None) -> Pictures:
+        file = choose(split, SPLITS, "split")
+        images = read_idx(Path(where or folder), f"{file}-images-idx3-ubyte", (28, 28))
+        labels = read_idx(Path(where or folder), f"{file}-labels-idx1-ubyte", ()).long()
+        if len(images) != len(labels):
+            raise UserError(f"{where or folder} has {len(images):,} {file} images and {len(labels):,} labels")
+        if len(labels) and labels.max() >= len(classes):
+            raise UserError(f"{where or folder} has a label {labels.max()}; {name} has labels 0 to {len(classes) - 1}")
+        if file == "train":
+            cut = len(images) - len(images) // VALIDATION
+            rows = slice(cut) if split == "train" else slice(cut, None)
+            images, labels = images[rows], labels[rows]
+        captions = [caption(k, i) if caption else photo_caption(classes[k]) for i, k in enumerate(labels.tolist())]
+        return Pictures(images[:, None].float() / 127.5 - 1, labels, captions)
+
+    def described() -> str:
+        here = f"here: {folder}" if folder.is_dir() else f"not here: its idx files belong in {folder}"
+        return f"{about}, 28x28, {len(classes)} classes; {here}"
+
+    DATASETS[name] = Dataset(load, described, (1, 28, 28), classes, read or partial(read_class, classes=classes))
+    return DATASETS[name]
+
+
+def read_idx(folder: Path, name: str, shape: tuple[int, ...]) -> Tensor:
+    """The bytes of an idx file, (N, *shape) uint8. Raises UserError for one that is missing, cut short or another kind.
+
+    The header is 0, 0, 8 for bytes, the number of dimensions, then each dimension as a big-endian 32-bit number.
+    """
+    path = next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
+    if path is None:
+        raise UserError(f"{folder} has no file {name} or {name}.gz")
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path} cannot be read ({error})") from None
+    dimensions = 1 + len(shape)
+    begin = 4 + 4 * dimensions
+    if len(content) < begin or content[:4] != bytes((0, 0, 8, dimensions)):
+        raise UserError(f"{path} is not an idx file of bytes in {dimensions} dimensions")
+    found = np.frombuffer(content, ">u4", dimensions, offset=4).tolist()
+    if tuple(found[1:]) != shape:
+        raise UserError(f"{path} holds images of {'x'.join(map(str, found[1:]))}, expected {'x'.join(map(str, shape))}")
+    if len(content) - begin != math.prod(found):
+        raise UserError(
+            f"{path} has {len(content) - begin:,} bytes after its header, which promises {math.prod(found):,}"
+        )
+    return torch.from_numpy(np.frombuffer(content, np.uint8, offset=begin).copy()).view(found)
+
+
+def mnist(split: str = "train", folder: str | Path | None = None) -> Pictures:
     """The digits of one split: "train" (55,000), "validation" (5,000) or "test" (10,000).
 
-    images are (N, 1, 28, 28) in [-1, 1]: -1 is paper, 1 is ink. Captions take turns:
-    "a handwritten seven", "the digit 7", "7". Raises ValueError for another split.
+    images are (N, 1, 28, 28) in [-1, 1]: -1 is paper, 1 is ink. Captions alternate between "a handwritten seven",
+    "the digit 7" and "7". folder: None for the files that come with minidiff. Raises UserError for another split.
     """
-    if split not in SPLITS:
-        raise ValueError(f"no split {split!r}; there is {', '.join(SPLITS)}")
-    file, first, last = SPLITS[split]
-    images = _read(f"{file}-images-idx3-ubyte.gz", header=16).reshape(-1, 1, 28, 28)[first:last]
-    labels = _read(f"{file}-labels-idx1-ubyte.gz", header=8)[first:last].long()
-    captions = [_caption(label, i) for i, label in enumerate(labels.tolist())]
-    return Pictures(images.float() / 127.5 - 1, labels, captions)
+    return DATASETS["mnist"].load(split, folder)
 
 
-def _read(name: str, header: int) -> Tensor:
-    """An idx file: a header of 32-bit numbers that says what we know already, then bytes."""
-    with gzip.open(asset(f"mnist/{name}")) as file:
-        return torch.from_numpy(np.frombuffer(file.read(), np.uint8, offset=header).copy())
+def read_digit(prompt: str) -> int:
+    """The one digit that a prompt names, in words or figures: "a handwritten seven" -> 7. See `read_class`."""
+    figures = {str(k): name for k, name in enumerate(CLASSES)}
+    return read_class(prompt, CLASSES, figures, "digit", ", from zero to nine or from 0 to 9")
 
 
 def _caption(digit: int, i: int) -> str:
     return (f"a handwritten {CLASSES[digit]}", f"the digit {digit}", str(digit))[i % 3]
 
 
-def read_digit(prompt: str) -> int:
-    """The one digit that a prompt names, in words or figures: "a handwritten seven" -> 7.
-
-    No language is understood here; the prompt is looked up. Raises ValueError if it names no digit, or
-    more than one.
-    """
-    found = []
-    for word in re.findall(r"[a-z]+|[0-9]+", prompt.lower()):
-        if word in CLASSES:
-            found.append(CLASSES.index(word))
-        elif word.isdigit():
-            found += [int(figure) for figure in word]
-    if len(found) == 1:
-        return found[0]
-    problem = f"names {len(found)} digits" if found else "names no digit" if prompt.strip() else "is empty"
-    raise ValueError(f'the prompt "{prompt}" {problem}: name one, from zero to nine or from 0 to 9')
+idx_dataset("mnist", "mnist", CLASSES, "70,000 handwritten digits", _caption, read_digit)

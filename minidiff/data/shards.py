@@ -1,6 +1,6 @@
-"""Tensors that do not fit into memory: rows in numbered safetensors files, mapped rather than read.
+"""Tensors too large for memory: rows in numbered, memory-mapped safetensors files.
 
-For latents and text states, computed once: pictures and captions need no VAE and no text tower in training then.
+For latents and text states, computed once, so that training needs neither the VAE nor the text encoder.
 """
 
 import json
@@ -11,42 +11,44 @@ import torch
 from torch import Tensor
 
 from minidiff.files import write, write_tensors
+from minidiff.registry import UserError
 
+SHARD = "{:05}.safetensors"
 INDEX = "index.json"  # rows of each shard, dtype and shape of each tensor; written last
 
 
 def write_shards(folder: str | Path, batches: Iterable[dict[str, Tensor]], rows: int = 4096) -> int:
-    """Write tensors {name: (n, ...)}, n rows after n rows, as shards of `rows` rows; returns how many rows in all.
+    """Write batches of tensors {name: (n, ...)} as shards of `rows` rows; returns the total number of rows.
 
-    Every batch has the same names, dtypes and shapes but for n. Raises ValueError for one that has not.
+    All batches have the same names, dtypes and shapes, except for n. Raises UserError for one that differs.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / INDEX).unlink(missing_ok=True)  # without it the folder counts as unfinished
+    (folder / INDEX).unlink(missing_ok=True)  # without it the folder is unfinished
     counts, what, waiting = [], None, {}
     for batch in batches:
         if what not in (None, kinds(batch)) or len({len(value) for value in batch.values()}) != 1:
-            raise ValueError(f"{folder}: a batch of {kinds(batch)}, expected equally many rows of {what or 'each'}")
+            raise UserError(f"{folder}: a batch of {kinds(batch)}, expected equally many rows of {what or 'each'}")
         what = kinds(batch)
         waiting = {name: torch.cat([waiting[name], value]) if waiting else value for name, value in batch.items()}
         while length(waiting) >= rows:
-            write_tensors(shard(folder, len(counts)), {name: value[:rows] for name, value in waiting.items()})
+            write_tensors(folder / SHARD.format(len(counts)), {name: value[:rows] for name, value in waiting.items()})
             counts.append(rows)
             waiting = {name: value[rows:] for name, value in waiting.items()}
     if length(waiting):
-        write_tensors(shard(folder, len(counts)), waiting)
+        write_tensors(folder / SHARD.format(len(counts)), waiting)
         counts.append(length(waiting))
     if not counts:
-        raise ValueError(f"{folder}: there is no row to write")
+        raise UserError(f"{folder}: there is no row to write")
     write(folder / INDEX, json.dumps({"rows": counts, "tensors": what}) + "\n")
     return sum(counts)
 
 
 class Shards:
-    """What `write_shards` wrote: `shards[rows]` has these rows, {name: (n, ...)}; only they are read.
+    """What `write_shards` wrote: shards[rows] reads these rows alone, {name: (n, ...)}.
 
-    Every file is opened and compared with the index at once. Raises ValueError for a folder that is unfinished, and
-    for a shard that is missing, cut short or holds something else.
+    Every file is opened and compared with the index. Raises UserError for an unfinished folder, and for a shard that
+    is missing, cut short or different.
     """
 
     def __init__(self, folder: str | Path):
@@ -57,21 +59,21 @@ class Shards:
             index = json.loads((folder / INDEX).read_text())
             counts, self.tensors = index["rows"], index["tensors"]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{folder} holds no finished shards: its {INDEX} cannot be read ({error})") from None
+            raise UserError(f"{folder} holds no finished shards: its {INDEX} cannot be read ({error})") from None
         self.files = []
         for number, count in enumerate(counts):
-            path = shard(folder, number)
+            path = folder / SHARD.format(number)
             try:
                 file = safe_open(path, "pt")  # maps the file; its size has to fit its header
             except (OSError, SafetensorError) as error:
-                raise ValueError(f"{path} is missing or not a whole safetensors file ({error})") from None
+                raise UserError(f"{path} is missing or not a whole safetensors file ({error})") from None
             pieces = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
             found = {
                 name: [str(piece[:0].dtype).removeprefix("torch."), piece.get_shape()] for name, piece in pieces.items()
             }
             expected = {name: [dtype, [count, *shape]] for name, (dtype, shape) in self.tensors.items()}
             if found != expected:
-                raise ValueError(f"{path} holds {found}, expected {expected}")
+                raise UserError(f"{path} holds {found}, expected {expected}")
             self.files.append(file)
         self.ends = torch.tensor(counts).cumsum(0)
 
@@ -82,7 +84,7 @@ class Shards:
         """rows: (n,) int64, in any order."""
         numbers = torch.searchsorted(self.ends, rows, right=True)
         inside = rows - torch.cat([torch.zeros(1, dtype=torch.int64), self.ends])[numbers]
-        order = numbers.argsort(stable=True)  # shard by shard, each of them once
+        order = numbers.argsort(stable=True)  # each shard is read once
         back = order.argsort()
         parts = [(int(n), inside[order][numbers[order] == n].tolist()) for n in numbers.unique()]
         return {name: torch.cat([self.files[n].get_slice(name)[p] for n, p in parts])[back] for name in self.tensors}
@@ -91,17 +93,16 @@ class Shards:
 def shard_batches(
     shards: Shards, names: tuple[str, ...], size: int, seed: int = 0, mine: slice = slice(None)
 ) -> Iterator[tuple[Tensor, ...]]:
-    """Endless tensors of `size` rows, in the order of `names`; each row once an epoch, shuffled by seed and epoch.
+    """Endless batches: tensors of `size` rows in the order of `names`; each row once an epoch, shuffled by seed and epoch.
 
-    Floats come as float32. mine: which rows of every batch are wanted here; the others are left at zero, unread, so
-    that of several processes each reads its own.
+    Floats become float32. mine: the rows of a batch that this process needs; the others stay zero and are not read.
     """
     if not 1 <= size <= len(shards):
-        raise ValueError(f"a batch must hold 1 to {len(shards)} rows, got {size}")
+        raise UserError(f"a batch must hold 1 to {len(shards)} rows, got {size}")
     epoch = 0
     while True:
         order = torch.randperm(len(shards), generator=torch.Generator().manual_seed(seed + epoch))
-        for rows in order[: len(order) // size * size].split(size):  # the last few of an epoch are left out
+        for rows in order[: len(order) // size * size].split(size):  # the last, incomplete batch of an epoch is dropped
             read = shards[rows[mine]]
             batch = []
             for name in names:
@@ -111,10 +112,6 @@ def shard_batches(
                 batch.append(whole)
             yield tuple(batch)
         epoch += 1
-
-
-def shard(folder: Path, number: int) -> Path:
-    return folder / f"{number:05}.safetensors"
 
 
 def kinds(batch: dict[str, Tensor]) -> dict[str, list]:

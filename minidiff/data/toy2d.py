@@ -1,20 +1,20 @@
-"""Clouds of points on a page: data that one can see whole."""
+"""Clouds of points in the plane: data small enough to see all of it."""
 
 import math
 
 import torch
 from torch import Generator, Tensor
 
+from minidiff.registry import choose
+
 
 def points(name: str = "spiral", n: int = 500, seed: int = 0) -> Tensor:
-    """n points (n, 2), float32, of about the spread of a picture's pixels (within [-1.2, 1.2]).
+    """n points of the cloud CLOUDS[name], (n, 2) float32, within about [-1.2, 1.2] as pixels are.
 
-    name: one of CLOUDS. Raises ValueError for another.
+    Raises UserError for an unknown name.
     """
-    if name not in CLOUDS:
-        raise ValueError(f"no cloud {name!r}; there is {', '.join(CLOUDS)}")
-    generator = torch.Generator().manual_seed(seed)
-    return CLOUDS[name](n, generator) + 0.02 * torch.randn(n, 2, generator=generator)
+    cloud, generator = choose(name, CLOUDS, "cloud"), torch.Generator().manual_seed(seed)
+    return cloud(n, generator) + 0.02 * torch.randn(n, 2, generator=generator)
 
 
 def _spiral(n: int, generator: Generator) -> Tensor:

@@ -102,7 +102,7 @@ def guide(
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             x0_hat = denoise(x, t)
-            (gradient,) = torch.autograd.grad(log_p(x, t, x0_hat).sum(), x)
+            (gradient,) = torch.autograd.grad(log_p(x, as_time(t), x0_hat).sum(), x)
         return x0_hat.detach() + scale * sigma**2 / alpha * gradient
 
     return guided

@@ -1,7 +1,7 @@
 """Two more multistep samplers, for those who read on: UniPC, and DPM-Solver++(2M) as an SDE."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import torch
@@ -47,23 +47,24 @@ def unipc(
 
     Zhao et al. 2023, algorithms 5 and 6 of order 2, with B(h) = exp(h) - 1.
     """
-    correct, last_x0_hat, last_width = None, None, None
+    correct: Callable[[Tensor], Tensor] | None = None
+    last: tuple[Tensor, float] | None = None  # x0_hat and width of the last step
     for now, to in pairwise(stops(times, schedule)):
         x0_hat = denoise(x, now.t)
         if correct is not None:
             x = after(correct(x0_hat), now.t)
         width, shrink = to.log_snr - now.log_snr, to.sigma / now.sigma
         start, grow = shrink * x, to.alpha - shrink * now.alpha  # first order: start + grow * x0_hat
-        second_order = last_x0_hat is not None and last_width is not None and to.sigma > 0
-        ratio = -last_width / width if second_order else 1.0
-        slope = (last_x0_hat - x0_hat) / ratio if second_order else torch.zeros_like(x0_hat)
-        old, new = _corrector(width, ratio) if second_order else (0.0, 0.5)
+        slope, old, new = torch.zeros_like(x0_hat), 0.0, 0.5
+        if last and to.sigma > 0:
+            ratio = -last[1] / width
+            slope, (old, new) = (last[0] - x0_hat) / ratio, _corrector(width, ratio)
 
-        def correct(found: Tensor, start=start, grow=grow, x0_hat=x0_hat, slope=slope, old=old, new=new) -> Tensor:
+        def corrected(found: Tensor, start=start, grow=grow, x0_hat=x0_hat, slope=slope, old=old, new=new) -> Tensor:
             return start + grow * (x0_hat + old * slope + new * (found - x0_hat))
 
         x = after(start + grow * (x0_hat + slope / 2), to.t)
-        last_x0_hat, last_width = x0_hat, width
+        correct, last = corrected, (x0_hat, width)
         yield Step(x, x0_hat, to.t)
 
 

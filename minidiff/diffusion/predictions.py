@@ -12,7 +12,7 @@ from torch import Tensor
 
 from minidiff.diffusion.schedules import Schedule, as_time, broadcast
 
-Denoiser = Callable[[Tensor, Tensor], Tensor]  # (x, t) -> x0_hat, the denoised estimate
+Denoiser = Callable[[Tensor, Tensor | float], Tensor]  # (x, t) -> x0_hat, the denoised estimate
 
 
 class Prediction(NamedTuple):

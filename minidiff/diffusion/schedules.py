@@ -36,7 +36,7 @@ class Schedule:
         This is the only place that broadcasts. Raises ValueError for any other shape of t.
         """
         t = as_time(t)
-        return tuple(broadcast(f(t), like) for f in (self.alpha, self.sigma))
+        return broadcast(self.alpha(t), like), broadcast(self.sigma(t), like)
 
     def add_noise(self, x0: Tensor, eps: Tensor, t: Tensor | float) -> Tensor:
         """The forward process in one step: x_t from a clean image and noise of its shape.

@@ -1,11 +1,9 @@
-"""Does a picture show what the prompt says? Coloured digits, read back from their pixels.
+"""Does an image show what the prompt says? Coloured digits, read back from their pixels.
 
-Colours are told by a plain rule, not by a network: the border is the background, what is farthest from it is the
-digit. The digit itself is made gray and laid out as MNIST's are; then the judge of `minidiff.evaluation.digits` reads it.
+Colours are read by a plain rule, not by a network: the border is the background, what is farthest from it is the
+digit. The digit itself is made gray and laid out as MNIST's are; then the judge reads it.
 """
 
-import dataclasses
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,32 +17,36 @@ from torch import Tensor
 
 from minidiff import data
 from minidiff.data.color_digits import ALLOWED, COLORS, HELD_OUT, OTHERS, Scene, draw
-from minidiff.evaluation.digits import drawn, judged, load_judge, machine
+from minidiff.diffusion import DEFAULT_SAMPLER
+from minidiff.evaluation.judges import judged
 from minidiff.evaluation.metrics import diversity
+from minidiff.evaluation.report import EVALUATIONS, Evaluation, Report, drawn, machine
+from minidiff.formats.model_folder import load_classifier
 from minidiff.networks import Judge
 from minidiff.pipeline.text_to_image import TextToImage
+from minidiff.registry import UserError
 
 FARTHEST = 8  # pixels whose median is the digit's colour: a few, so that no single one decides
-REAL = 2000  # real pictures at least: the diversity of a few would be too much chance to be the measure of the others
-INK = 0.3  # a pixel with less of the digit's colour is no part of the digit's box
+REAL = 2000  # real images at least: the diversity of a few is too noisy for a reference
+INK = 0.3  # a pixel with less of the digit's colour is outside the digit's box
 
 
 @dataclass(frozen=True)
 class Look:
-    """What the pixels of N pictures say."""
+    """What the pixels of N images say."""
 
     colors: list[str]  # of the digits, names in COLORS
     backgrounds: list[str]
     digits: Tensor  # (N, 1, 28, 28) in [-1, 1], gray, as the judge reads them
 
 
-def look_at(pictures: Tensor) -> Look:
-    """Read pictures (N, 3, H, W) in [-1, 1]; any pictures, also such as show nothing.
+def look_at(images: Tensor) -> Look:
+    """Read images (N, 3, H, W) in [-1, 1], whatever they show.
 
     Background: the median of the border. Digit's colour: the median of the FARTHEST pixels from it. Each is called by
-    the name of the nearest of COLORS. Gray: how far a pixel has come on the straight line between the two.
+    the name of the nearest of COLORS. Gray: how far a pixel lies along the straight line between the two.
     """
-    x = pictures.float().cpu()
+    x = images.float().cpu()
     border = torch.cat([x[:, :, 0], x[:, :, -1], x[:, :, 1:-1, 0], x[:, :, 1:-1, -1]], 2)
     back = border.median(2).values  # (N, 3)
     away = x - back[:, :, None, None]
@@ -62,7 +64,7 @@ def _named(colors: Tensor) -> list[str]:
 
 
 def _as_mnist(gray: Tensor) -> Tensor:
-    """Gray pictures (N, H, W) in [0, 1] laid out as MNIST's digits: (N, 1, 28, 28) in [-1, 1].
+    """Gray images (N, H, W) in [0, 1] laid out as MNIST's digits: (N, 1, 28, 28) in [-1, 1].
 
     The longer side of the digit's box becomes 20 pixels, its centre of mass goes to pixel (14, 14). LeCun et al. 1998.
     """
@@ -86,7 +88,7 @@ def _extent(inked: Tensor) -> Tensor:
 
 
 class Measured(NamedTuple):
-    """What was found in N pictures, each of which should show a scene."""
+    """What was found in N images, each of which should show a scene."""
 
     digit: Tensor  # (N,): is the digit right
     color: Tensor  # (N,): are both colours right
@@ -94,9 +96,9 @@ class Measured(NamedTuple):
     features: Tensor  # (N, 64): the judge's, of the gray digits
 
 
-def measure(judge: Judge, pictures: Tensor, scenes: Sequence[Scene]) -> Measured:
-    """Compare pictures (N, 3, H, W) in [-1, 1] with the scenes that they should show."""
-    seen = look_at(pictures)
+def measure(judge: Judge, images: Tensor, scenes: Sequence[Scene]) -> Measured:
+    """Compare images (N, 3, H, W) in [-1, 1] with the scenes that they should show."""
+    seen = look_at(images)
     features, answers = judged(judge, seen.digits)
     shown = zip(seen.colors, seen.backgrounds, strict=True)
     colors = [pair == (scene.color, scene.background) for pair, scene in zip(shown, scenes, strict=True)]
@@ -106,71 +108,47 @@ def measure(judge: Judge, pictures: Tensor, scenes: Sequence[Scene]) -> Measured
 
 @dataclass(frozen=True)
 class Row:
-    """Shares of n pictures of one kind, or of at least REAL real ones."""
+    """What was found in n images of one kind, or in at least REAL real ones: fractions of them."""
 
     pairs: str  # "seen" or "never-seen": were the digit and its colour together in training?
-    scale: float | None  # guidance scale; None: real pictures
+    scale: float | None  # guidance scale; None: real images
     digit: float  # the judge reads the digit asked for
     color: float  # the pixels have the digit's colour and the background's
     both: float  # both
-    diversity: float  # mean distance between pictures that are read as the same digit, as a share of that of real ones
+    diversity: float  # mean distance between images that are read as the same digit, over that of real ones
 
 
 @dataclass(frozen=True)
-class ColorReport:
-    """What `minidiff evaluate color_digits` measured, and with what."""
+class ColorReport(Report):
+    """What was measured at each guidance scale."""
 
-    model: str
-    n: int  # pictures a row
-    split: str  # whose digits the real pictures show
-    seed: int
+    n: int  # images a row
     sampler: str
     steps: int
-    machine: str
     rows: list[Row]
 
-    def json(self) -> str:
-        return json.dumps(dataclasses.asdict(self), indent=2)
-
-    def __str__(self) -> str:
-        by_scale: dict[float | None, dict[str, Row]] = {}
-        for row in self.rows:
-            by_scale.setdefault(row.scale, {})[row.pairs] = row
-        lines = [
-            f"{'':8}{'pairs seen in training':^37}  {'never-seen pairs':^37}",
-            f"{'scale':8}" + "  ".join([f"{'digit':>8}{'colours':>9}{'both':>8}{'diversity':>12}"] * 2),
-        ]
-        for scale, row in by_scale.items():
-            cells = [
-                f"{r.digit:8.1%}{r.color:9.1%}{r.both:8.1%}{r.diversity:12.1%}"
-                for r in (row["seen"], row["never-seen"])
-            ]
-            lines.append(f"{'real' if scale is None else f'{scale:g}':8}" + "  ".join(cells))
-        lines += ["scale 0 ignores the prompt: what it gets is what chance gets"] if 0 in by_scale else []
-        lines += [
-            f"{self.model}: n = {self.n} a row, seed {self.seed}, {self.steps} steps of {self.sampler}",
-            f"real: at least {REAL:,} a row, digits of the {self.split} split; diversity: in the judge's features",
-            f"machine: {self.machine}",
-        ]
-        return "\n".join(lines)
+    def notes(self) -> list[str]:
+        chance = ["scale 0 ignores the prompt: its rows are chance"] if any(row.scale == 0 for row in self.rows) else []
+        return [*chance, f"n images a row, at least {REAL:,} real ones; diversity: in the judge's features"]
 
 
 def evaluate_color(
-    pipe: TextToImage, n: int = 200, scales: Sequence[float] = (0, 1, 2, 4, 8), *, split: str = "test",
-    sampler: str = "dpmpp_2m", steps: int = 20, seed: int = 0, progress=lambda iterable, **_: iterable,
+    pipe: TextToImage, n: int = 200, scale: float | Sequence[float] = (0, 1, 2, 4, 8), *, split: str = "test",
+    sampler: str = DEFAULT_SAMPLER, steps: int = 20, seed: int = 0, progress=lambda iterable, **_: iterable,
 ) -> ColorReport:  # fmt: skip
-    """Draw n pictures of seen pairs and n of the ten never-seen ones at each scale, and read them back.
+    """Generate n images of seen pairs and n of the ten never-seen ones at each guidance scale, and read them back.
 
     Prompts are such as "a red seven on a blue background": random ones of seen pairs; the never-seen pairs in turn, on
-    random backgrounds. Every scale draws the same prompts from the same noise. Real pictures of the same scenes, with
+    random backgrounds. Every scale has the same prompts and the same noise. Real images of the same scenes, with
     digits of `split`, go through the same rule. progress: wraps the loop over the rows, such as tqdm.
-    Raises ValueError for n below 20 (two of each never-seen pair) and where no scale is given.
+    Raises UserError for n below 20 (two of each never-seen pair), and if no scale is given.
     """
+    scales = tuple(scale) if isinstance(scale, Sequence) else (scale,)
     if n < 20:
-        raise ValueError(f"n must be at least 20, two of each never-seen pair, got {n}")
+        raise UserError(f"n must be at least 20, two of each never-seen pair, got {n}")
     if not scales or not all(math.isfinite(scale) for scale in scales):
-        raise ValueError(f"scales must be one or more finite numbers, got {tuple(scales)}")
-    rng, judge, mnist = np.random.default_rng(seed), load_judge(pipe.device), data.mnist(split)
+        raise UserError(f"scale must be one or more finite numbers, got {scales}")
+    rng, judge, mnist = np.random.default_rng(seed), load_classifier("judge", pipe.device), data.mnist(split)
     asked = {"seen": _seen(n, rng), "never-seen": _never_seen(n, rng)}
     first = {"seen": seed, "never-seen": seed + n}  # every picture has a seed of its own
 
@@ -179,15 +157,18 @@ def evaluate_color(
         scenes = asked[pairs]
         if scale is None:
             scenes = scenes * math.ceil(REAL / n)
-            pictures = _real(scenes, mnist, rng)
+            images = _real(scenes, mnist, rng)
         else:
             how = {"steps": steps, "scale": float(scale), "sampler": sampler}
-            pictures = drawn(pipe, [data.caption(scene) for scene in scenes], first[pairs], **how)
-        digit, color, read, features = measure(judge, pictures, scenes)
-        spread = diversity(features, read)  # with few words the digit asked for is often not the one that was drawn
-        shares = (float(right.double().mean()) for right in (digit, color, digit & color))
-        rows.append(Row(pairs, scale, *shares, spread / real.setdefault(pairs, spread)))
-    return ColorReport(pipe.config.name, n, split, seed, sampler, steps, machine(pipe.device), rows)
+            images = drawn(pipe, [data.caption(scene) for scene in scenes], first[pairs], **how)
+        digit, color, read, features = measure(judge, images, scenes)
+        varied = diversity(features, read)  # at a small scale the digit asked for is often not the one generated
+        fractions = (float(right.double().mean()) for right in (digit, color, digit & color))
+        rows.append(Row(pairs, scale, *fractions, varied / real.setdefault(pairs, varied)))
+    return ColorReport(
+        model=pipe.config.name, split=split, seed=seed, machine=machine(pipe.device),
+        n=n, sampler=sampler, steps=steps, rows=rows,
+    )  # fmt: skip
 
 
 def _seen(n: int, rng: np.random.Generator) -> list[Scene]:
@@ -207,3 +188,8 @@ def _real(scenes: Sequence[Scene], mnist: data.Pictures, rng: np.random.Generato
     rows = [shuffled[mnist.labels[shuffled] == digit] for digit in range(10)]
     picked = [rows[scene.digit][i % len(rows[scene.digit])] for i, scene in enumerate(scenes)]
     return draw(scenes, mnist.images[torch.tensor(picked)])
+
+
+EVALUATIONS["color_digits"] = Evaluation(
+    "digit and colours as asked for, at several scales", evaluate_color, "color_digits"
+)

@@ -1,8 +1,8 @@
-"""What can be measured about a set of pictures. Tensors in, numbers out.
+"""What can be measured about a set of images. Tensors in, numbers out.
 
-Most measures look at features: N pictures as N points, (N, D), in a space where alike pictures lie close
-together. Which space is the caller's choice (`minidiff.evaluation.digits` has two). No number says everything: a set
-of copies has a perfect Frechet distance, one perfect digit drawn a thousand times a perfect accuracy.
+Most measures look at features: N images as N points, (N, D), in a space where similar images lie close together. Which
+space is the caller's choice (`minidiff.evaluation.judges` has two). No number says everything: a set of copies has a
+perfect Frechet distance, one perfect digit drawn a thousand times a perfect accuracy.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ def frechet(a: Tensor, b: Tensor) -> float:
 
 
 def floor(features: Tensor, n: int, draws: int = 20, seed: int = 0) -> tuple[float, float]:
-    """What n real pictures score against the other real ones: mean and standard deviation over draws.
+    """What n real images score against the other real ones: mean and standard deviation over draws.
 
     A generator that draws the same distribution scores this; one that varies less can come below it while n is small.
     """
@@ -54,7 +54,7 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 5) -> tuple[float, flo
     """How many of the fake lie where real ones are, and how many of the real where fake ones are.
 
     real (N, D), fake (M, D). A cloud is taken as the union of balls around its points, each reaching to its point's
-    k-th neighbour. Precision falls when pictures are bad, recall when kinds of pictures are missing. Kynkaanniemi et
+    k-th neighbour. Precision falls when images are bad, recall when kinds of images are missing. Kynkaanniemi et
     al. 2019, section 2. Raises ValueError for clouds of k points or fewer.
     """
     if not 1 <= k < min(len(real), len(fake)):
@@ -89,10 +89,10 @@ def nearest(queries: Tensor, pool: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def memorisation(queries: Tensor, train: Tensor, heldout: Tensor) -> float:
-    """Mean distance to the nearest training picture, over the same to the nearest held-out picture.
+    """Mean distance to the nearest training image, over the same to the nearest held-out image.
 
-    Pictures (N, C, H, W), or features. Far below what real pictures get (themselves neither in train nor in
-    heldout), the training set was learned by heart. The value itself depends on how large the two sets are.
+    Images (N, C, H, W), or features. Far below what real images get (themselves neither in train nor in
+    heldout), the training set was memorised. The value itself depends on how large the two sets are.
     """
     return float(nearest(queries, train)[0].mean() / nearest(queries, heldout)[0].mean())
 
@@ -100,8 +100,8 @@ def memorisation(queries: Tensor, train: Tensor, heldout: Tensor) -> float:
 def calibration_error(confidence: Tensor, correct: Tensor, bins: int = 15) -> float:
     """The expected calibration error, in [0, 1]: 0 if of all answers given with 90 % confidence 90 % are right.
 
-    confidence (N,) in [0, 1], correct (N,) bool. In each bin of equal width: |mean confidence - share of right
-    answers|, weighted by the share of answers in it. Guo et al. 2017, equation 3.
+    confidence (N,) in [0, 1], correct (N,) bool. In each bin of equal width: |mean confidence - fraction of right
+    answers|, weighted by the fraction of answers in it. Guo et al. 2017, equation 3.
     """
     which = (confidence * bins).ceil().long().clamp(1, bins) - 1  # bins (0, 1/15], (1/15, 2/15], ...
     gap = torch.zeros(bins, dtype=torch.float64).index_add_(0, which, correct.double() - confidence.double())

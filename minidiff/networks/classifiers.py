@@ -1,6 +1,4 @@
-"""Classifiers: two that evaluate clean images, and one of noisy images, which classifier guidance follows."""
-
-from collections.abc import Callable
+"""Classifiers: two of clean images, for evaluation, and one of noisy images, for classifier guidance."""
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +8,7 @@ from minidiff.networks.unet import DownBlock, TimeEmbedding, UNetConfig
 
 
 class Judge(nn.Module):
-    """Reads a digit, (B, 1, 28, 28) in [-1, 1] -> logits (B, 10), by way of 64 features."""
+    """The evaluation classifier of digits, (B, 1, 28, 28) in [-1, 1] -> logits (B, 10), from 64 features."""
 
     def __init__(self):
         super().__init__()
@@ -32,9 +30,9 @@ class Judge(nn.Module):
 
 
 class StyleJudge(nn.Module):
-    """Tells three styles of emoji apart, (B, 3, 64, 64) in [-1, 1] -> logits (B, 3).
+    """The evaluation classifier of three emoji styles, (B, 3, 64, 64) in [-1, 1] -> logits (B, 3).
 
-    What it found anywhere counts, and how much of it there is: a style is how things are drawn, wherever they are.
+    Features are pooled over all positions, mean and maximum: a style is how a thing is drawn, wherever it is.
     """
 
     def __init__(self):
@@ -50,16 +48,15 @@ class StyleJudge(nn.Module):
         self.classify = nn.Linear(2 * 64, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        found = self.conv(x)
-        found = torch.cat([found.mean((2, 3)), found.amax((2, 3))], dim=1)  # (B, 128)
-        return self.classify(F.dropout(found, 0.2, self.training))
+        maps = self.conv(x)  # (B, 64, 8, 8)
+        features = torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], dim=1)  # (B, 128)
+        return self.classify(F.dropout(features, 0.2, self.training))  # (B, 3)
 
 
 class NoisyClassifier(nn.Module):
-    """Reads a noisy folded digit x (B, 4, 14, 14), told the network time (B,) -> logits (B, 10).
+    """Noisy digits after SpaceToDepth, x (B, 4, 14, 14), and the network time (B,) -> logits (B, 10).
 
-    The way down of the digit UNet, and a linear layer that reads it, as in Dhariwal and Nichol 2021, section 4.3, whose
-    classifier is the UNet's way down as well.
+    The digit UNet's encoder and a linear layer, as in Dhariwal and Nichol 2021, section 4.3.
     """
 
     def __init__(self):
@@ -67,20 +64,16 @@ class NoisyClassifier(nn.Module):
         config = UNetConfig(channels=(16, 64), attention=(False, False), layers=1, groups=8)
         self.time_embedding = TimeEmbedding(16, 64)
         self.conv_in = nn.Conv2d(config.in_channels, 16, 3, padding=1)
-        self.down_blocks = nn.ModuleList(
-            [
-                DownBlock(config, before=16, width=16, heads=1, attention=False, last=False),  # 14 -> 7
-                DownBlock(config, before=16, width=64, heads=1, attention=False, last=True),
-            ]
-        )
+        first = DownBlock(config, before=16, width=16, heads=1, attention=False, last=False)  # 14 -> 7
+        second = DownBlock(config, before=16, width=64, heads=1, attention=False, last=True)
+        self.down_blocks = nn.ModuleList([first, second])
         self.norm = nn.GroupNorm(config.groups, 64)
         self.classify = nn.Linear(64 * 7 * 7, 10)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        emb = self.time_embedding(time, x.dtype)  # (B, 64)
-        x = self.conv_in(x)  # (B, 16, 14, 14)
+        emb, x = self.time_embedding(time, x.dtype), self.conv_in(x)  # (B, 64), (B, 16, 14, 14)
         for block in self.down_blocks:
-            x = block(x, emb, context=None, skips=[])
+            x = block(x, emb, context=None, skips=[])  # no attention, no decoder
         return self.classify(F.silu(self.norm(x)).flatten(1))  # (B, 10)
 
 
@@ -88,7 +81,7 @@ def _convolve(before: int, width: int, stride: int = 1) -> nn.Module:
     return nn.Sequential(nn.Conv2d(before, width, 3, stride, padding=1), nn.BatchNorm2d(width), nn.ReLU())
 
 
-CLASSIFIERS: dict[str, Callable[[], nn.Module]] = {
+CLASSIFIERS: dict[str, type[nn.Module]] = {
     "judge": Judge,
     "style_judge": StyleJudge,
     "noisy_classifier": NoisyClassifier,

@@ -1,8 +1,8 @@
-"""CLIP: a network that reads and a network that looks, and one space in which both put what they found.
+"""CLIP: a text encoder and an image encoder that embed texts and images in one space. Radford et al. 2021.
 
-Both are the same transformer (Vaswani et al. 2017), one over words, one over patches of a picture (Dosovitskiy et
+Both are the same transformer (Vaswani et al. 2017), over tokens of text and over patches of an image (Dosovitskiy et
 al. 2021). Parameter names are those of transformers' CLIPTextModel, CLIPVisionModel and CLIPModel, and the defaults
-those of ViT-L/14 (Radford et al. 2021), whose text network is the one in Stable Diffusion 1.x.
+those of ViT-L/14, whose text encoder is the one in Stable Diffusion 1.x.
 """
 
 import math
@@ -14,16 +14,18 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from minidiff.networks.attention import attend
+
 
 def quick_gelu(x: Tensor) -> Tensor:
-    """Nearly gelu, and cheaper when CLIP was trained. Hendrycks and Gimpel 2016, section 2."""
+    """An approximation of gelu, x * sigmoid(1.702 x). Hendrycks and Gimpel 2016, section 2."""
     return x * torch.sigmoid(1.702 * x)
 
 
 ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": F.gelu}
 
 
-def _check(config) -> None:
+def _check(config: "CLIPTextConfig | CLIPVisionConfig") -> None:
     if config.width % config.heads:
         raise ValueError(f"width {config.width} cannot be split into {config.heads} heads")
     if config.activation not in ACTIVATIONS:
@@ -34,13 +36,13 @@ def _check(config) -> None:
 class CLIPTextConfig:
     """The defaults are ViT-L/14's, and Stable Diffusion 1.x's: 123,060,480 parameters."""
 
-    vocab: int = 49408  # tokens there are
-    length: int = 77  # tokens of the longest text
-    width: int = 768  # of a token inside the network
+    vocab: int = 49408  # size of the vocabulary
+    length: int = 77  # positions: tokens of the longest text
+    width: int = 768  # of a token inside the transformer
     layers: int = 12
     heads: int = 12  # attention heads
     activation: str = "quick_gelu"  # a name in ACTIVATIONS; Stable Diffusion 2.x has "gelu"
-    end: int | None = 49407  # the token that ends a text; None: the one with the highest number in the row
+    end: int | None = 49407  # the end-of-text token; None: the token with the highest id in the text
 
     def __post_init__(self):
         _check(self)
@@ -50,19 +52,19 @@ class CLIPTextConfig:
 class CLIPVisionConfig:
     """The defaults are ViT-L/14's: 303,179,776 parameters."""
 
-    size: int = 224  # pixels of a picture's side
+    size: int = 224  # pixels of an image's side
     patch: int = 14  # pixels of a patch's side
-    width: int = 1024  # of a patch inside the network
+    width: int = 1024  # of a patch inside the transformer
     layers: int = 24
     heads: int = 16
     activation: str = "quick_gelu"
-    mean: tuple[float, ...] = (0.48145466, 0.4578275, 0.40821073)  # per colour, of pixels in [0, 1] in CLIP's training
+    mean: tuple[float, ...] = (0.48145466, 0.4578275, 0.40821073)  # a channel, of pixels in [0, 1] in CLIP's training
     std: tuple[float, ...] = (0.26862954, 0.26130258, 0.27577711)
 
     def __post_init__(self):
         _check(self)
         if self.size % self.patch:
-            raise ValueError(f"a picture of {self.size} pixels cannot be cut into patches of {self.patch}")
+            raise ValueError(f"an image of {self.size} pixels cannot be cut into patches of {self.patch}")
 
 
 @dataclass(frozen=True)
@@ -71,11 +73,11 @@ class CLIPConfig:
 
     text: CLIPTextConfig = CLIPTextConfig()
     vision: CLIPVisionConfig = CLIPVisionConfig()
-    dim: int = 768  # of the space that words and pictures share
+    dim: int = 768  # of the space that texts and images share
 
 
 class CLIP(nn.Module):
-    """clip(ids, x): how well each of the pictures x (B, 3, H, W) in [-1, 1] fits each of the texts ids (T, L)."""
+    """clip(ids, x): texts ids (T, L) and images x (B, 3, H, W) in [-1, 1] -> logits (B, T): scaled cosines."""
 
     def __init__(self, config: CLIPConfig = CLIPConfig()):
         super().__init__()
@@ -87,26 +89,24 @@ class CLIP(nn.Module):
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))  # its exponential is 1 / temperature
 
     def forward(self, ids: Tensor, x: Tensor) -> Tensor:
-        cosines = self.embed_pictures(x) @ self.embed_text(ids).T  # (B, T)
+        # Radford et al. 2021, figure 3
+        cosines = self.embed_images(x) @ self.embed_text(ids).T  # (B, T)
         return self.logit_scale.exp() * cosines
 
     def embed_text(self, ids: Tensor) -> Tensor:
-        """Texts as points of the shared space, (T, L) -> (T, E), each of length 1."""
+        """Texts in the shared space, (T, L) -> (T, E), unit vectors."""
         pooled = self.text_model.pooled(ids, self.text_model(ids))
         return F.normalize(self.text_projection(pooled), dim=-1)
 
-    def embed_pictures(self, x: Tensor) -> Tensor:
-        """Pictures in [-1, 1] as points of the shared space, (B, 3, H, W) -> (B, E), each of length 1."""
+    def embed_images(self, x: Tensor) -> Tensor:
+        """Images in [-1, 1] in the shared space, (B, 3, H, W) -> (B, E), unit vectors."""
         mean, std = (torch.tensor(v).to(x)[:, None, None] for v in (self.config.vision.mean, self.config.vision.std))
         pooled = self.vision_model.pooled(self.vision_model(((x + 1) / 2 - mean) / std))
         return F.normalize(self.visual_projection(pooled), dim=-1)
 
 
-# Words -------------------------------------------------------------------------------------
-
-
 class CLIPText(nn.Module):
-    """net(ids): tokens (B, L) -> one state a token (B, L, D). A token sees those before it, and itself."""
+    """net(ids): tokens (B, L) -> hidden states (B, L, D). A token attends to itself and to those before it."""
 
     def __init__(self, config: CLIPTextConfig = CLIPTextConfig()):
         super().__init__()
@@ -116,18 +116,17 @@ class CLIPText(nn.Module):
         self.final_layer_norm = nn.LayerNorm(config.width, eps=1e-5)
 
     def forward(self, ids: Tensor) -> Tensor:
-        x = self.embeddings(ids)  # (B, L, D)
-        return self.final_layer_norm(self.encoder(x))
+        return self.final_layer_norm(self.encoder(self.embeddings(ids)))  # (B, L, D)
 
     def pooled(self, ids: Tensor, hidden: Tensor) -> Tensor:
-        """The state of the first end-of-text token, which alone has seen the whole text: (B, L, D) -> (B, D)."""
+        """The hidden state of the first end-of-text token, which attends to the whole text: (B, L, D) -> (B, D)."""
         # argmax finds the first of several, and texts are padded with more end-of-text tokens
         where = (ids if self.config.end is None else (ids == self.config.end).int()).argmax(dim=1)  # (B,)
         return hidden[torch.arange(len(ids), device=ids.device), where]
 
 
 class TextEmbeddings(nn.Module):
-    """What a token is, plus where it stands."""
+    """Token embedding plus position embedding, (B, L) -> (B, L, D)."""
 
     def __init__(self, config: CLIPTextConfig):
         super().__init__()
@@ -141,11 +140,8 @@ class TextEmbeddings(nn.Module):
         return self.token_embedding(ids) + self.position_embedding.weight[:length]
 
 
-# Pictures ----------------------------------------------------------------------------------
-
-
 class CLIPVision(nn.Module):
-    """net(x): pictures (B, 3, H, W), mean 0 and spread 1 -> one state a patch, and one for the whole (B, 1 + N, D)."""
+    """net(x): images (B, 3, H, W), normalised -> hidden states (B, 1 + N, D), class token first."""
 
     def __init__(self, config: CLIPVisionConfig = CLIPVisionConfig()):
         super().__init__()
@@ -156,16 +152,15 @@ class CLIPVision(nn.Module):
         self.post_layernorm = nn.LayerNorm(config.width, eps=1e-5)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.embeddings(x)  # (B, 1 + N, D)
-        return self.encoder(self.pre_layrnorm(x))
+        return self.encoder(self.pre_layrnorm(self.embeddings(x)))  # (B, 1 + N, D)
 
     def pooled(self, hidden: Tensor) -> Tensor:
-        """The state of the class token, which stands for the whole picture: (B, 1 + N, D) -> (B, D)."""
+        """The hidden state of the class token, normalised: (B, 1 + N, D) -> (B, D)."""
         return self.post_layernorm(hidden[:, 0])
 
 
 class VisionEmbeddings(nn.Module):
-    """What is in a patch, plus where it lies; before the patches, the class token: a place to collect the whole."""
+    """The class token, then the patches; each plus its position embedding: (B, 3, H, W) -> (B, 1 + N, D)."""
 
     def __init__(self, config: CLIPVisionConfig):
         super().__init__()
@@ -176,18 +171,15 @@ class VisionEmbeddings(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[-2:] != (self.size, self.size):
-            raise ValueError(f"this CLIP sees pictures of {self.size}x{self.size}, got {x.shape[-2]}x{x.shape[-1]}")
+            raise ValueError(f"this CLIP takes images of {self.size}x{self.size}, got {x.shape[-2]}x{x.shape[-1]}")
         patches = self.patch_embedding(x.to(self.patch_embedding.weight.dtype))  # (B, D, H/P, W/P)
         patches = rearrange(patches, "b d h w -> b (h w) d")  # (B, N, D)
-        whole = self.class_embedding.expand(len(x), 1, -1)  # (B, 1, D)
+        whole = self.class_embedding.expand(len(x), 1, -1)  # (B, 1, D), collects the image as a whole
         return torch.cat([whole, patches], dim=1) + self.position_embedding.weight
 
 
-# The transformer ---------------------------------------------------------------------------
-
-
 class Encoder(nn.Module):
-    """Layers, one after the other; causal: a token does not see what comes after it."""
+    """The layers in turn, (B, N, D) -> (B, N, D). causal: a token does not attend to later ones."""
 
     def __init__(self, config: CLIPTextConfig | CLIPVisionConfig, causal: bool):
         super().__init__()
@@ -200,7 +192,7 @@ class Encoder(nn.Module):
 
 
 class Layer(nn.Module):
-    """Tokens look at each other, then each is worked on alone."""
+    """Self-attention, then an MLP on each token by itself."""
 
     def __init__(self, config: CLIPTextConfig | CLIPVisionConfig, causal: bool):
         super().__init__()
@@ -215,8 +207,6 @@ class Layer(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Each token asks (q), answers (k) and brings something (v)."""
-
     def __init__(self, width: int, heads: int, causal: bool):
         super().__init__()
         self.heads, self.causal = heads, causal
@@ -225,12 +215,8 @@ class SelfAttention(nn.Module):
         self.v_proj = nn.Linear(width, width)
         self.out_proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, N, D)
-        q, k, v = (
-            rearrange(z, "b n (h d) -> b h n d", h=self.heads) for z in (self.q_proj(x), self.k_proj(x), self.v_proj(x))
-        )
-        out = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)  # softmax(q k / sqrt(d)) v
-        return self.out_proj(rearrange(out, "b h n d -> b n (h d)"))  # (B, N, D)
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out_proj(attend(self.q_proj(x), self.k_proj(x), self.v_proj(x), self.heads, self.causal))
 
 
 class MLP(nn.Module):

@@ -1,4 +1,5 @@
-"""What the picture should show, as tokens that the UNet can look at."""
+"""The condition, what the image should show, as tokens that the UNet attends to."""
+# fmt: off
 
 import torch
 from torch import Tensor, nn
@@ -7,25 +8,25 @@ from minidiff.networks.unet import UNet
 
 
 class LabelEncoder(nn.Module):
-    """A label as a caption of two tokens: a start token, and one for the label.
+    """A class label as a caption of two tokens, a start token and the label: (B,) int64 -> (B, 2, D).
 
-    Two, because attention over a single token has nothing to choose. One label more than there are
-    classes stands for "nothing in particular": the null context, learned like the others.
+    Two, because attention over a single key has nothing to choose. `null` is one more label, for "no label": its
+    tokens are the null context, learned like the others (Ho and Salimans 2022, section 3.2).
     """
 
     def __init__(self, classes: int, dim: int):
         super().__init__()
-        self.null = classes  # the label that means "no label"
+        self.null = classes
         self.start = classes + 1
         self.embedding = nn.Embedding(classes + 2, dim)
 
-    def forward(self, labels: Tensor) -> Tensor:  # (B,) of int64
-        tokens = torch.stack([torch.full_like(labels, self.start), labels], dim=1)  # (B, 2)
-        return self.embedding(tokens)  # (B, 2, D)
+    def forward(self, labels: Tensor) -> Tensor:
+        tokens = torch.stack([torch.full_like(labels, self.start), labels], dim=1)          # (B, 2)
+        return self.embedding(tokens)                                                       # (B, 2, D)
 
 
-class Ready(nn.Module):
-    """Where the context was computed before: tokens (B, L, D) pass as they are. null: those of "nothing", (L, D)."""
+class Precomputed(nn.Module):
+    """The text encoder where contexts (B, L, D) are precomputed: returns them. null: the null context, (L, D)."""
 
     def __init__(self, null: Tensor):
         super().__init__()
@@ -36,7 +37,7 @@ class Ready(nn.Module):
 
 
 class Conditional(nn.Module):
-    """A UNet and the encoder of its conditions, trained together: (x, time, condition) -> out."""
+    """A UNet and the encoder of its condition, trained together: (x, time, condition) -> prediction."""
 
     def __init__(self, unet: UNet, text_encoder: nn.Module):
         super().__init__()
@@ -44,4 +45,5 @@ class Conditional(nn.Module):
         self.text_encoder = text_encoder
 
     def forward(self, x: Tensor, time: Tensor, condition: Tensor) -> Tensor:
-        return self.unet(x, time, self.text_encoder(condition))
+        context = self.text_encoder(condition)                                              # (B, L, D)
+        return self.unet(x, time, context)                                                  # (B, C, H, W)

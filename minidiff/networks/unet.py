@@ -1,9 +1,11 @@
-"""The UNet: looks at a noisy picture, the time and the context, and says what it sees.
+"""The UNet: from a noisy image, a time and a context to a prediction of the image's size.
 
-Parameter names are those of diffusers' UNet2DConditionModel, and the defaults those of Stable
-Diffusion 1.x, so that its weights load here line by line. A model of digits is the same
-class with small channels. Ronneberger et al. 2015; Ho et al. 2020; Rombach et al. 2022.
+Parameter names are those of diffusers' UNet2DConditionModel and defaults those of Stable Diffusion 1.x, so its weights
+load without renaming. A digit model is the same class with fewer channels. Ronneberger et al. 2015, figure 1: encoder,
+decoder, skip connections. Ho et al. 2020, appendix B: the time. Rombach et al. 2022, section 3.3: the context.
 """
+# The shapes on the right stand in one column, which the formatter would undo.
+# fmt: off
 
 import math
 from dataclasses import dataclass
@@ -19,15 +21,15 @@ from minidiff.networks.attention import SpatialTransformer, Summary
 class UNetConfig:
     """The defaults are Stable Diffusion 1.x: 859,520,964 parameters."""
 
-    in_channels: int = 4  # channels of the noisy picture
+    in_channels: int = 4  # channels of the noisy image
     out_channels: int = 4  # channels of the prediction
-    channels: tuple[int, ...] = (320, 640, 1280, 1280)  # one entry a level, each half the size of the last
-    attention: tuple[bool, ...] = (True, True, True, False)  # which levels look at the context
-    layers: int = 2  # ResBlocks a level on the way down; one more on the way up
+    channels: tuple[int, ...] = (320, 640, 1280, 1280)  # one entry a level; each level has half the height and width
+    attention: tuple[bool, ...] = (True, True, True, False)  # which levels attend to the context
+    layers: int = 2  # ResBlocks a level in the encoder; one more in the decoder
     heads: int | tuple[int, ...] = 8  # attention heads, for all levels or one entry a level
     context_dim: int = 768  # width of a context token
     groups: int = 32  # GroupNorm groups
-    pooled: bool = False  # add a summary of the context to the time embedding: it reaches every block at every place
+    pooled: bool = False  # add a summary of the context to the time embedding: it reaches every block and pixel
     linear_projection: bool = False  # Stable Diffusion 2.x projects with Linear, 1.x with a 1x1 convolution
 
     def __post_init__(self):
@@ -43,7 +45,7 @@ class UNetConfig:
 
 
 class UNet(nn.Module):
-    """net(x, time, context): x (B, C, H, W) of any size, time (B,), context (B, L, D)."""
+    """net(x, time, context): x (B, C, H, W) of any size, time (B,), context (B, L, D); without one a ValueError."""
 
     def __init__(self, config: UNetConfig = UNetConfig()):
         super().__init__()
@@ -56,7 +58,7 @@ class UNet(nn.Module):
             self.add_embedding = Summary(config.context_dim, time_dim, heads[-1])
 
         self.down_blocks = nn.ModuleList()
-        skips = [channels[0]]  # channels of what the way down leaves for the way up
+        skips = [channels[0]]  # channels of each skip connection, from the encoder to the decoder
         for level, width in enumerate(channels):
             before, last = skips[-1], level == len(channels) - 1
             self.down_blocks.append(DownBlock(config, before, width, heads[level], config.attention[level], last))
@@ -67,10 +69,8 @@ class UNet(nn.Module):
         self.up_blocks = nn.ModuleList()
         before = channels[-1]
         for level, width in reversed(list(enumerate(channels))):
-            taken = [skips.pop() for _ in range(config.layers + 1)]
-            self.up_blocks.append(
-                UpBlock(config, before, taken, width, heads[level], config.attention[level], level == 0)
-            )
+            taken, last = [skips.pop() for _ in range(config.layers + 1)], level == 0
+            self.up_blocks.append(UpBlock(config, before, taken, width, heads[level], config.attention[level], last))
             before = width
 
         self.conv_norm_out = nn.GroupNorm(config.groups, channels[0], eps=1e-5)
@@ -78,34 +78,36 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor, context: Tensor) -> Tensor:
         if context is None:
-            raise ValueError("this UNet looks at a context: give it tokens (B, L, D)")
-        dtype = self.conv_in.weight.dtype  # half-precision weights want half-precision inputs
-        context = context.to(dtype)
-        emb = self.time_embedding(time, dtype)  # (B, 4 c)
+            raise ValueError("this UNet attends to a context: give it tokens (B, L, D)")
+        dtype = self.conv_in.weight.dtype  # half-precision weights need half-precision inputs
+        context = context.to(dtype)                                                         # (B, L, D)
+        emb = self.time_embedding(time, dtype)                                              # (B, 4 c)
         if self.config.pooled:
             emb = emb + self.add_embedding(context)
-        x = self.conv_in(x.to(dtype))  # (B, c, H, W)
+        x = self.conv_in(x.to(dtype))                                                       # (B, c, H, W)
         skips = [x]
         for block in self.down_blocks:
-            x = block(x, emb, context, skips)  # appends to skips
-        x = self.mid_block(x, emb, context)
+            x = block(x, emb, context, skips)  # appends to skips                           # (B, c_k, H / 2^k, W / 2^k)
+        x = self.mid_block(x, emb, context)                                                 # (B, c_last, h, w)
         for block in self.up_blocks:
-            x = block(x, emb, context, skips)  # takes from skips
-        return self.conv_out(F.silu(self.conv_norm_out(x)))  # (B, C, H, W)
+            x = block(x, emb, context, skips)  # pops from skips                            # finally (B, c, H, W)
+        return self.conv_out(F.silu(self.conv_norm_out(x)))                                 # (B, C, H, W)
 
 
 # Time --------------------------------------------------------------------------------------
 
 
 def sinusoidal(time: Tensor, dim: int) -> Tensor:
-    """Time as waves of many lengths, (B,) -> (B, dim). Vaswani et al. 2017; cosines first."""
+    """The time as cosines and sines of many frequencies, (B,) -> (B, dim). Vaswani et al. 2017, section 3.5."""
     half = dim // 2
     rates = torch.exp(-math.log(10_000) / half * torch.arange(half, dtype=torch.float32, device=time.device))
-    angles = time[:, None].float() * rates
-    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+    angles = time[:, None].float() * rates                                                  # (B, dim / 2)
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)                                  # (B, dim)
 
 
 class TimeEmbedding(nn.Module):
+    """Sinusoids through a small MLP: (B,) -> (B, dim)."""
+
     def __init__(self, waves: int, dim: int):
         super().__init__()
         self.waves = waves
@@ -113,55 +115,55 @@ class TimeEmbedding(nn.Module):
         self.linear_2 = nn.Linear(dim, dim)
 
     def forward(self, time: Tensor, dtype: torch.dtype) -> Tensor:
-        return self.linear_2(F.silu(self.linear_1(sinusoidal(time, self.waves).to(dtype))))
+        waves = sinusoidal(time, self.waves).to(dtype)                                      # (B, waves)
+        return self.linear_2(F.silu(self.linear_1(waves)))                                  # (B, dim)
 
 
 # The levels --------------------------------------------------------------------------------
 
 
-def _attend(width: int, heads: int, config: UNetConfig) -> SpatialTransformer:
+def _attention(width: int, heads: int, config: UNetConfig) -> SpatialTransformer:
     return SpatialTransformer(width, heads, config.context_dim, config.groups, config.linear_projection)
 
 
 class DownBlock(nn.Module):
-    """ResBlocks, each followed by attention to the context; then half the size, but for the last level."""
+    """A level of the encoder: ResBlocks, each followed by attention; then half the size, except at the last level."""
 
     def __init__(self, config: UNetConfig, before: int, width: int, heads: int, attention: bool, last: bool):
         super().__init__()
         widths = [before] + [width] * (config.layers - 1)
         self.resnets = nn.ModuleList(ResBlock(w, width, config) for w in widths)
-        if attention:
-            self.attentions = nn.ModuleList(_attend(width, heads, config) for _ in widths)
-        if not last:
-            self.downsamplers = nn.ModuleList([Downsample(width)])
-        self.attends, self.shrinks = attention, not last
+        self.attentions = nn.ModuleList(_attention(width, heads, config) for _ in widths if attention)
+        self.downsamplers = nn.ModuleList([] if last else [Downsample(width)])
 
     def forward(self, x: Tensor, emb: Tensor, context: Tensor, skips: list[Tensor]) -> Tensor:
-        for i, resnet in enumerate(self.resnets):
-            x = resnet(x, emb)
-            if self.attends:
-                x = self.attentions[i](x, context)
+        for k, resnet in enumerate(self.resnets):
+            x = resnet(x, emb)                                                              # (B, width, h, w)
+            if self.attentions:
+                x = self.attentions[k](x, context)
             skips.append(x)
-        if self.shrinks:
-            x = self.downsamplers[0](x)
+        for downsample in self.downsamplers:  # one, or none
+            x = downsample(x)                                                               # (B, width, h / 2, w / 2)
             skips.append(x)
         return x
 
 
 class MidBlock(nn.Module):
+    """The lowest resolution: ResBlock, attention, ResBlock."""
+
     def __init__(self, config: UNetConfig, width: int, heads: int):
         super().__init__()
         self.resnets = nn.ModuleList(ResBlock(width, width, config) for _ in range(2))
-        self.attentions = nn.ModuleList([_attend(width, heads, config)])
+        self.attentions = nn.ModuleList([_attention(width, heads, config)])
 
     def forward(self, x: Tensor, emb: Tensor, context: Tensor) -> Tensor:
-        x = self.resnets[0](x, emb)
+        x = self.resnets[0](x, emb)                                                         # (B, width, h, w)
         x = self.attentions[0](x, context)
         return self.resnets[1](x, emb)
 
 
 class UpBlock(nn.Module):
-    """The way down in reverse: each ResBlock also gets what the way down left at its size."""
+    """A level of the decoder, the encoder's in reverse: each ResBlock also takes a skip connection of its size."""
 
     def __init__(
         self, config: UNetConfig, before: int, skips: list[int], width: int, heads: int, attention: bool, last: bool
@@ -169,24 +171,22 @@ class UpBlock(nn.Module):
         super().__init__()
         widths = [before] + [width] * (len(skips) - 1)
         self.resnets = nn.ModuleList(ResBlock(w + s, width, config) for w, s in zip(widths, skips, strict=True))
-        if attention:
-            self.attentions = nn.ModuleList(_attend(width, heads, config) for _ in widths)
-        if not last:
-            self.upsamplers = nn.ModuleList([Upsample(width)])
-        self.attends, self.grows = attention, not last
+        self.attentions = nn.ModuleList(_attention(width, heads, config) for _ in widths if attention)
+        self.upsamplers = nn.ModuleList([] if last else [Upsample(width)])
 
     def forward(self, x: Tensor, emb: Tensor, context: Tensor, skips: list[Tensor]) -> Tensor:
-        for i, resnet in enumerate(self.resnets):
-            x = resnet(torch.cat([x, skips.pop()], dim=1), emb)
-            if self.attends:
-                x = self.attentions[i](x, context)
-        if self.grows:
-            x = self.upsamplers[0](x, size=skips[-1].shape[-2:])
+        for k, resnet in enumerate(self.resnets):
+            # Ronneberger et al. 2015, section 2: concatenated, not added
+            x = resnet(torch.cat([x, skips.pop()], dim=1), emb)                             # (B, width, h, w)
+            if self.attentions:
+                x = self.attentions[k](x, context)
+        for upsample in self.upsamplers:  # one, or none
+            x = upsample(x, size=skips[-1].shape[-2:])                                      # (B, width, 2 h, 2 w)
         return x
 
 
 class ResBlock(nn.Module):
-    """Two convolutions beside a shortcut; the time is added between them, the same at every pixel."""
+    """Two convolutions beside a shortcut (He et al. 2016); between them the time is added, the same at every pixel."""
 
     def __init__(self, before: int, width: int, config: UNetConfig):
         super().__init__()
@@ -198,8 +198,8 @@ class ResBlock(nn.Module):
         self.conv_shortcut = nn.Conv2d(before, width, 1) if before != width else None
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
-        h = h + self.time_emb_proj(F.silu(emb))[:, :, None, None]
+        h = self.conv1(F.silu(self.norm1(x)))                                               # (B, width, h, w)
+        h = h + self.time_emb_proj(F.silu(emb))[:, :, None, None]                           # + (B, width, 1, 1)
         h = self.conv2(F.silu(self.norm2(h)))
         return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
 
@@ -210,13 +210,15 @@ class Downsample(nn.Module):
         self.conv = nn.Conv2d(width, width, 3, stride=2, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x)
+        return self.conv(x)                                                                 # (B, C, h / 2, w / 2)
 
 
 class Upsample(nn.Module):
+    """Repeat pixels, then convolve: a transposed convolution leaves checkerboards (Odena et al. 2016)."""
+
     def __init__(self, width: int):
         super().__init__()
         self.conv = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        return self.conv(F.interpolate(x, size=size, mode="nearest"))
+        return self.conv(F.interpolate(x, size=size, mode="nearest"))                       # (B, C, *size)

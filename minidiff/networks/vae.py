@@ -1,6 +1,6 @@
-"""The VAE: makes a picture small enough to diffuse, and large again.
+"""The VAE: images to latents, small enough to diffuse, and back.
 
-Parameter names are those of diffusers' AutoencoderKL, and the defaults those of Stable Diffusion 1.x. Kingma and
+Parameter names are those of diffusers' AutoencoderKL and the defaults those of Stable Diffusion 1.x. Kingma and
 Welling 2014; Rombach et al. 2022, section 3.1.
 """
 
@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from minidiff.networks.attention import attend
 from minidiff.networks.tiling import in_tiles
 from minidiff.networks.unet import Upsample
 
@@ -20,12 +21,12 @@ from minidiff.networks.unet import Upsample
 class VAEConfig:
     """The defaults are Stable Diffusion 1.x: 83,653,863 parameters."""
 
-    in_channels: int = 3  # channels of a picture, which come out again
-    channels: tuple[int, ...] = (128, 256, 512, 512)  # one entry a level, each half the size of the last
-    layers: int = 2  # ResBlocks a level on the way in; one more on the way out
+    in_channels: int = 3  # channels of an image, in and out
+    channels: tuple[int, ...] = (128, 256, 512, 512)  # one entry a level; each level has half the height and width
+    layers: int = 2  # ResBlocks a level in the encoder; one more in the decoder
     latent_channels: int = 4  # channels of a latent
     groups: int = 32  # GroupNorm groups
-    scaling: float = 0.18215  # latents are multiplied by it: 1 / their spread. The value of files that name none
+    scaling: float = 0.18215  # latents are multiplied by it: 1 / their standard deviation. Where a file names none
 
     def __post_init__(self):
         if wrong := [c for c in self.channels if c % self.groups]:
@@ -35,12 +36,12 @@ class VAEConfig:
 
     @property
     def factor(self) -> int:
-        """How many pixels a latent is high and wide."""
+        """Pixels along each side of one latent position."""
         return 2 ** (len(self.channels) - 1)
 
 
 class Posterior(NamedTuple):
-    """What the encoder says of a picture: a normal distribution for each number of its latent, (B, C, h, w)."""
+    """q(z | x), the encoder's output: a normal distribution for each value of the latent, (B, C, h, w)."""
 
     mean: Tensor
     log_variance: Tensor
@@ -55,22 +56,18 @@ class Posterior(NamedTuple):
 
 
 class VAE(nn.Module):
-    """Pictures x (B, C, H, W) in [-1, 1] <-> latents z (B, c, H/f, W/f) of spread 1; to be used where a Fold is."""
+    """Images x (B, C, H, W) in [-1, 1] <-> latents z (B, c, H/f, W/f) with standard deviation 1, as SpaceToDepth."""
 
     def __init__(self, config: VAEConfig = VAEConfig()):
         super().__init__()
-        self.config = config
+        self.config, self.factor = config, config.factor
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
         self.quant_conv = nn.Conv2d(2 * config.latent_channels, 2 * config.latent_channels, 1)
         self.post_quant_conv = nn.Conv2d(config.latent_channels, config.latent_channels, 1)
 
-    @property
-    def factor(self) -> int:
-        return self.config.factor
-
     def posterior(self, x: Tensor, tile: int | None = None) -> Posterior:
-        """The distribution of the latents, not yet scaled. Raises ValueError for sides that factor does not divide."""
+        """The distribution of the latents before scaling. Raises ValueError for sides that factor does not divide."""
         height, width, f = *x.shape[-2:], self.factor
         if height % f or width % f:
             less = f"{max(height // f, 1) * f}x{max(width // f, 1) * f}"
@@ -86,8 +83,8 @@ class VAE(nn.Module):
     ) -> Tensor:
         """Scaled latents: the posterior's sample with this noise, or its mean.
 
-        tile: pixels of a side; a large picture is worked on in squares that overlap by a quarter and are blended.
-        sliced: one picture at a time. Both need less memory; tiles change the result a little, slices do not.
+        tile: pixels of a side; a large image is encoded in squares that overlap by a quarter and are blended.
+        sliced: one image at a time. Both need less memory; tiles change the result slightly, slices do not.
         """
         if sliced and len(x) > 1:
             noises = [None] * len(x) if noise is None else noise.split(1)
@@ -96,20 +93,17 @@ class VAE(nn.Module):
         return self.config.scaling * (posterior.mean if noise is None else posterior.sample(noise))
 
     def decode(self, z: Tensor, *, tile: int | None = None, sliced: bool = False) -> Tensor:
-        """Pictures of scaled latents. tile, sliced: as in `encode`."""
+        """Images of scaled latents. tile, sliced: as in `encode`."""
         if sliced and len(z) > 1:
             return torch.cat([self.decode(one, tile=tile) for one in z.split(1)])
         z = z / self.config.scaling
-        return in_tiles(self._picture, z, tile, self.factor, enter=1, leave=self.factor) if tile else self._picture(z)
+        return in_tiles(self._image, z, tile, self.factor, enter=1, leave=self.factor) if tile else self._image(z)
 
     def _moments(self, x: Tensor) -> Tensor:
         return self.quant_conv(self.encoder(x.to(self.quant_conv.weight.dtype)))  # (B, 2 c, h, w)
 
-    def _picture(self, z: Tensor) -> Tensor:
-        return self.decoder(self.post_quant_conv(z.to(self.post_quant_conv.weight.dtype)))
-
-
-# The two ways --------------------------------------------------------------------------------
+    def _image(self, z: Tensor) -> Tensor:
+        return self.decoder(self.post_quant_conv(z.to(self.post_quant_conv.weight.dtype)))  # (B, C, H, W)
 
 
 class Encoder(nn.Module):
@@ -117,10 +111,7 @@ class Encoder(nn.Module):
         super().__init__()
         channels, last = config.channels, config.channels[-1]
         self.conv_in = nn.Conv2d(config.in_channels, channels[0], 3, padding=1)
-        self.down_blocks = nn.ModuleList(
-            DownBlock(before, width, config, last=level == len(channels) - 1)
-            for level, (before, width) in enumerate(zip((channels[0], *channels), channels, strict=False))
-        )
+        self.down_blocks = _levels(DownBlock, channels, config)
         self.mid_block = MidBlock(last, config)
         self.conv_norm_out = _norm(last, config)
         self.conv_out = nn.Conv2d(last, 2 * config.latent_channels, 3, padding=1)
@@ -139,10 +130,7 @@ class Decoder(nn.Module):
         channels = config.channels[::-1]
         self.conv_in = nn.Conv2d(config.latent_channels, channels[0], 3, padding=1)
         self.mid_block = MidBlock(channels[0], config)
-        self.up_blocks = nn.ModuleList(
-            UpBlock(before, width, config, last=level == len(channels) - 1)
-            for level, (before, width) in enumerate(zip((channels[0], *channels), channels, strict=False))
-        )
+        self.up_blocks = _levels(UpBlock, channels, config)
         self.conv_norm_out = _norm(channels[-1], config)
         self.conv_out = nn.Conv2d(channels[-1], config.in_channels, 3, padding=1)
 
@@ -190,7 +178,7 @@ class UpBlock(nn.Module):
 
 
 class ResBlock(nn.Module):
-    """As in the UNet, without a time."""
+    """The UNet's, without the time."""
 
     def __init__(self, before: int, width: int, config: VAEConfig):
         super().__init__()
@@ -207,7 +195,7 @@ class ResBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Each pixel looks at all the others, with one head."""
+    """Self-attention over all positions, with one head."""
 
     def __init__(self, width: int, config: VAEConfig):
         super().__init__()
@@ -218,9 +206,9 @@ class Attention(nn.Module):
         self.to_out = nn.ModuleList([nn.Linear(width, width)])
 
     def forward(self, x: Tensor) -> Tensor:
-        h = rearrange(self.group_norm(x), "b c h w -> b 1 (h w) c")
-        h = F.scaled_dot_product_attention(self.to_q(h), self.to_k(h), self.to_v(h))  # (B, 1, HW, C)
-        return x + rearrange(self.to_out[0](h), "b 1 (h w) c -> b c h w", h=x.shape[2])
+        h = rearrange(self.group_norm(x), "b c h w -> b (h w) c")
+        h = self.to_out[0](attend(self.to_q(h), self.to_k(h), self.to_v(h), heads=1))  # (B, HW, C)
+        return x + rearrange(h, "b (h w) c -> b c h w", h=x.shape[2])
 
 
 class Downsample(nn.Module):
@@ -229,7 +217,13 @@ class Downsample(nn.Module):
         self.conv = nn.Conv2d(width, width, 3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.pad(x, (0, 1, 0, 1)))  # on the right and below alone, as Stable Diffusion was trained
+        return self.conv(F.pad(x, (0, 1, 0, 1)))  # on the right and below only, as Stable Diffusion was trained
+
+
+def _levels(block: type[DownBlock] | type[UpBlock], channels: tuple[int, ...], config: VAEConfig) -> nn.ModuleList:
+    before = (channels[0], *channels[:-1])
+    lasts = [False] * (len(channels) - 1) + [True]
+    return nn.ModuleList(block(b, c, config, last) for b, c, last in zip(before, channels, lasts, strict=True))
 
 
 def _norm(width: int, config: VAEConfig) -> nn.GroupNorm:

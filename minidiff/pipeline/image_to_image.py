@@ -59,7 +59,8 @@ def fitted(
     if mask:
         _check_size(mask, (init.height, init.width))
     large = side / min(init.size)
-    size = tuple(int(length * large + 1e-6) // factor * factor for length in init.size)
+    width, height = (int(length * large + 1e-6) // factor * factor for length in init.size)
+    size = (width, height)
     return init.resize(size, Image.Resampling.LANCZOS), mask and mask.resize(size, Image.Resampling.NEAREST)
 
 
@@ -87,7 +88,11 @@ def _check_size(mask: Image.Image, size: tuple[int, int]) -> None:
 
 
 def prepared(
-    init: Image.Image | Tensor, mask: Image.Image | Tensor | None, channels: int, factor: int, encode: Callable
+    init: Image.Image | Tensor,
+    mask: Image.Image | Tensor | None,
+    channels: int,
+    factor: int,
+    encode: Callable[[Tensor], Tensor],
 ) -> tuple[Tensor, Tensor | None]:
     """A picture to begin from as latents (1 or B, c, h, w), and the mask on their grid, (1 or B, 1, h, w) or None.
 
@@ -97,9 +102,9 @@ def prepared(
         if init.width % factor or init.height % factor:
             raise UserError(f"the sides of a picture must be multiples of {factor}, got {init.height}x{init.width}")
         init = encode(from_pil(init, channels))
-    places = init.shape[2:]
+    height, width = init.shape[2:]
     if isinstance(mask, Image.Image):
-        mask = mask_from_pil(mask, (places[0] * factor, places[1] * factor), places)
-    if mask is not None and (mask.ndim != 4 or mask.shape[1:] != (1, *places)):
-        raise UserError(f"the mask must have shape {(1, 1, *places)}, got {tuple(mask.shape)}")
+        mask = mask_from_pil(mask, (height * factor, width * factor), (height, width))
+    if mask is not None and (mask.ndim != 4 or mask.shape[1:] != (1, height, width)):
+        raise UserError(f"the mask must have shape {(1, 1, height, width)}, got {tuple(mask.shape)}")
     return init, None if mask is None else mask.to(init)

@@ -88,9 +88,9 @@ class TextToImage:
         self, how: Options, times: Tensor, generators: list[Generator]
     ) -> tuple[Tensor, Callable[[Tensor, Tensor], Tensor] | None]:
         """x at the first time, (B, C, h, w); and what keeps the rest of an image where a mask says what to draw anew."""
-        init, mask = how.init, how.mask
-        if init is not None:
-            init, mask = prepared(init, mask, self.config.picture[0], self.factor, self.to_latents)
+        init = mask = None
+        if how.init is not None:
+            init, mask = prepared(how.init, how.mask, self.config.picture[0], self.factor, self.to_latents)
             init = init.to(self.device).float()
         noise = self._noise(generators, self.latent_shape(how.size) if init is None else init.shape[1:])
         if how.latents is not None:
@@ -112,6 +112,7 @@ class TextToImage:
             ids = self.tokenizer(list(prompts))  # (B, L)
         else:
             read = DATASETS[self.config.labels].read
+            assert read  # a data set with classes, or the network could not have been built
             ids = torch.tensor([read(prompt) for prompt in prompts])  # (B,)
         return self.net.text_encoder(ids.to(self.device))
 
@@ -132,7 +133,8 @@ class TextToImage:
 
     def mix(self, one: str, other: str, amount: float) -> Tensor:
         """Context tokens (1, L, D) on the straight line between two prompts; amount 0 is one, 1 the other."""
-        return torch.lerp(*self.encode([one, other]).split(1), amount)
+        start, end = self.encode([one, other]).split(1)
+        return torch.lerp(start, end, amount)
 
     def unread(self, prompt: str) -> str:
         """One line about what of the prompt the model cannot read, "" if there is nothing of the kind."""

@@ -1,19 +1,25 @@
-"""A training run on disk, to go on from."""
+"""A training run on disk, to resume from."""
 
+import json
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from torch import nn
+from torch.optim import Optimizer
 
 from minidiff.files import read_tensors, write_tensors
+from minidiff.registry import UserError, of_the_user
 from minidiff.training.distributed import is_first, of_first
 
 FILE = "resume.safetensors"
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # what AdamW remembers of each parameter
 
 
-def save(folder: Path, net: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer, step: int, steps: int) -> None:
-    """step: how many are done; steps: of how many. Of several processes, which have the same, the first writes."""
+def save(
+    folder: Path, net: nn.Module, ema: nn.Module, optimizer: Optimizer, step: int, steps: int, about: dict
+) -> None:
+    """step: how many are done; steps: of how many. Of several processes, which hold the same, the first writes."""
     if not is_first():
         return
     tensors = {"step": torch.tensor(step), "steps": torch.tensor(steps)}
@@ -22,23 +28,32 @@ def save(folder: Path, net: nn.Module, ema: nn.Module, optimizer: torch.optim.Op
     for i, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{i}.{key}": state[key] for key in MOMENTS}
     Path(folder).mkdir(parents=True, exist_ok=True)
-    write_tensors(Path(folder) / FILE, tensors)
+    write_tensors(Path(folder) / FILE, tensors, {"about": json.dumps(about)})
 
 
-def restore(folder: Path, net: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Put a saved run back and return the steps it had done; 0 if the folder holds none.
+def restore(folder: Path, net: nn.Module, ema: nn.Module, optimizer: Optimizer, about: dict | None = None) -> int:
+    """Load a saved run and return the steps it had done; 0 if the folder holds none.
 
-    Raises ValueError for a file that is damaged or holds another network, and where another process found another.
+    Raises UserError for a file that is damaged, holds another network or was begun with other settings than `about`, and
+    where another process found another one.
     """
     path = Path(folder) / FILE
-    done = read(path, net, ema, optimizer) if path.exists() else 0
+    done = read(path, net, ema, optimizer, about or {}) if path.exists() else 0
     if done != (first := of_first(done)):
-        raise ValueError(f"{path} ends at step {done}, at {first} for the first process: all must see the same folder")
+        raise UserError(f"{path} ends at step {done}, at {first} for the first process: all must see the same folder")
     return done
 
 
-def read(path: Path, net: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    tensors = read_tensors(path)
+def read(path: Path, net: nn.Module, ema: nn.Module, optimizer: Optimizer, about: dict) -> int:
+    with of_the_user():
+        tensors = read_tensors(path)
+    with safe_open(path, "pt") as file:
+        saved = json.loads((file.metadata() or {}).get("about", "{}"))
+    for key, value in about.items():
+        if saved.get(key, value) != value:
+            raise UserError(
+                f"{path} was begun with {key} {saved[key]}, not {value}: choose another folder, or delete it"
+            )
     try:
         for prefix, module in (("net.", net), ("ema.", ema)):
             module.load_state_dict(
@@ -46,7 +61,7 @@ def read(path: Path, net: nn.Module, ema: nn.Module, optimizer: torch.optim.Opti
             )
         done = int(tensors["step"])
     except (KeyError, RuntimeError):
-        raise ValueError(f"{path} holds another network: choose another folder, or delete it") from None
+        raise UserError(f"{path} holds another network: choose another folder, or delete it") from None
     for i, parameter in enumerate(optimizer.param_groups[0]["params"]):
         if f"optimizer.{i}.step" in tensors:
             step, *moments = (tensors[f"optimizer.{i}.{key}"] for key in MOMENTS)

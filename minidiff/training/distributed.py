@@ -1,7 +1,7 @@
-"""Several processes that train as one, a GPU each: torchrun starts them, each learns from its own rows of the batch.
+"""Several processes that train as one, a GPU each: torchrun starts them, each computes its own rows of the batch.
 
 Every process draws the same random numbers, for the whole batch, and takes its rows. DDP averages the gradients, so
-that the weights stay equal everywhere. Where torchrun has not started anything, nothing here does anything.
+that the weights stay equal everywhere. Without torchrun, nothing here does anything.
 """
 
 import os
@@ -14,32 +14,34 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from minidiff.registry import UserError
+
 PATIENCE = timedelta(minutes=10)  # how long a process waits for the others before it gives up
 
 
 def join(device: torch.device) -> torch.device:
     """Meet the other processes of this torchrun; the device of this one: of several GPUs, each process has its own.
 
-    Without torchrun the same device. Raises ValueError where the processes are more than the GPUs.
+    Without torchrun the same device. Raises UserError where there are more processes than GPUs.
     """
     if not dist.is_torchelastic_launched() or dist.is_initialized():
         return device
     local, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
     if device.type == "cuda":
         if device.index is not None:
-            raise ValueError(f"torchrun gives every process a GPU of its own: give cuda as device, not {device}")
+            raise UserError(f"torchrun gives every process a GPU of its own: give cuda as device, not {device}")
         if local >= there:
-            raise ValueError(f"{os.environ['LOCAL_WORLD_SIZE']} processes for {there} GPUs: --nproc_per_node {there}")
+            raise UserError(f"{os.environ['LOCAL_WORLD_SIZE']} processes for {there} GPUs: --nproc_per_node {there}")
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
     elif device.type != "cpu":
-        raise ValueError(f"several processes can train on cuda or cpu, not on {device}")
+        raise UserError(f"several processes can train on cuda or cpu, not on {device}")
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     return device
 
 
 def leave() -> None:
-    """All is done; not for a process that failed, which should not wait for anyone."""
+    """After training; not for a process that failed, which should not wait for the others."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
@@ -49,26 +51,26 @@ def size() -> int:
 
 
 def is_first() -> bool:
-    """The one that prints and writes."""
+    """The process that prints and writes."""
     return not dist.is_initialized() or dist.get_rank() == 0
 
 
 def together(net: nn.Module) -> nn.Module:
-    """The network to ask in training: its gradients become the mean over all processes. Compile it before."""
+    """The network to call in training: its gradients become the mean over all processes. Compile it before."""
     return DistributedDataParallel(net) if size() > 1 else net
 
 
 def my_rows(count: int) -> slice:
-    """Which rows of a batch of `count` are this process's. Raises ValueError where they cannot be shared equally."""
+    """Which rows of a batch of `count` are this process's. Raises UserError where they cannot be shared equally."""
     if count % size():
-        raise ValueError(f"a batch of {count} cannot be shared equally by {size()} processes: take a multiple")
+        raise UserError(f"a batch of {count} cannot be shared equally by {size()} processes: take a multiple")
     mine = count // size()
     first = dist.get_rank() * mine if dist.is_initialized() else 0
     return slice(first, first + mine)
 
 
-def shares(ask: nn.Module, count: int, parts: int = 1) -> Iterator[tuple[slice, float]]:
-    """This process's rows of a batch in up to `parts` parts, and the share of each in what the process learns.
+def batch_parts(ask: nn.Module, count: int, parts: int = 1) -> Iterator[tuple[slice, float]]:
+    """This process's rows of a batch in up to `parts` parts, and the fraction of its rows that each holds.
 
     ask: from `together`. Gradients add up in it; the last part's backward averages the sum over the processes.
     """
@@ -90,12 +92,12 @@ def average(value: Tensor) -> Tensor:
 
 
 def any_of(flag: bool) -> bool:
-    """Is it so in any process? All must ask. Who stops alone leaves the others waiting."""
+    """Is the flag set in any process? All must call it: one that stops alone leaves the others waiting."""
     return float(average(torch.tensor(float(flag)))) > 0
 
 
 def of_first(number: int) -> int:
-    """The first process's number. All must ask."""
+    """The first process's number. All must call it."""
     if size() > 1:
         dist.broadcast(told := torch.tensor(number), src=0)
         return int(told)
@@ -104,7 +106,7 @@ def of_first(number: int) -> int:
 
 @contextmanager
 def first_goes_ahead() -> Iterator[None]:
-    """The others on its machine wait until it is through: there may be something to fetch, and once will do."""
+    """The others on its machine wait until it is through: what has to be fetched is fetched once."""
     ahead = int(os.environ.get("LOCAL_RANK", 0)) == 0
     if not ahead:
         any_of(False)

@@ -1,4 +1,4 @@
-"""What training makes small, and at which times it looks."""
+"""The loss of a diffusion model, and the distribution of the times it is computed at."""
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,7 @@ def loss(
     eps: Tensor,
     weighting: str = "none",
 ) -> Tensor:
-    """Noise the picture, ask the network, compare: the mean squared error, a scalar.
+    """Add noise to x0, run the network, compare with the target: the mean squared error, a scalar.
 
     x0, eps: (B, C, H, W). t: (B,). condition: what `net` takes as its third argument. weighting: a name in
     WEIGHTINGS. Ho et al. 2020, equation 14, for any prediction.
@@ -33,16 +33,16 @@ def loss(
 
 
 def _min_snr(snr: Tensor, gamma: float = 5.0) -> Tensor:
-    """Every time counts by its signal-to-noise ratio, but the nearly clean ones no more than gamma.
+    """Each time is weighted by its signal-to-noise ratio, up to gamma.
 
-    Hang et al. 2023, section 3.4. Their weights for eps and v, min(snr, gamma) / snr and / (snr + 1), are this one:
-    an error of eps or v is an error of x0 at another size.
+    Hang et al. 2023, section 3.4. Their weights for eps and v, min(snr, gamma) / snr and min(snr, gamma) / (snr + 1),
+    are this one: an error of eps or v is an error of x0 at another scale.
     """
     return snr.clamp(max=gamma)
 
 
-# How much the squared error of x0_hat counts at a signal-to-noise ratio, (B,) -> (B,). None: every time counts
-# the same, in the squared error of what the network predicts.
+# The weight of the squared error of x0_hat at a signal-to-noise ratio, (B,) -> (B,). None: the plain squared error of
+# what the network predicts, the same weight at every time.
 WEIGHTINGS = {"none": None, "min_snr": _min_snr}
 
 
@@ -56,7 +56,7 @@ def _logit_normal(n: int, generator: Generator) -> Tensor:
 
 
 def _noisier(n: int, generator: Generator) -> Tensor:
-    """The same with its middle at t = 0.62: flat colour is still seen where thin strokes of gray are long gone."""
+    """The same with its median at t = 0.62: flat colour survives noise in which thin gray strokes are long gone."""
     return (torch.randn(n, generator=generator, dtype=torch.float64) + 0.5).sigmoid()
 
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 
 from minidiff.training.distributed import any_of
-from minidiff.training.loop import Progress
+from minidiff.training.optimise import Progress
 
 
 def seconds_a_step(trial: Iterator[Progress], count: int = 20, patience: float = 20.0) -> float:

@@ -121,9 +121,10 @@ plt.show()
 # them.)
 
 # %%
-from minidiff.evaluation.digits import judged, load_judge
+from minidiff.evaluation.judges import judged
+from minidiff.formats.model_folder import load_classifier
 
-judge = load_judge(pipe.device)
+judge = load_classifier("judge", pipe.device)
 wanted = torch.arange(10).repeat(budget(full=20, smoke=2))
 for scale in (0, 1, 2, 4):
     drawn = pipe.decode(pipe.latents([str(d) for d in wanted.tolist()], steps=20, scale=scale, seed=100))
@@ -140,10 +141,10 @@ for scale in (0, 1, 2, 4):
 #
 # | idea | in words | equation | in code |
 # |---|---|---|---|
-# | noise schedule | how much picture and how much noise there is at time $t$ | $x_t = \alpha_t x_0 + \sigma_t \varepsilon$ | {{minidiff/diffusion/schedules.py: return alpha * x0 + sigma * eps}} |
-# | denoiser | what the network says, read as a clean picture | $\hat{x}_0 = (b\, x_t - \sigma_t\, \text{out}) / (b\, \alpha_t - a\, \sigma_t)$ | {{minidiff/diffusion/predictions.py: return (b * x - sigma * out) / determinant}} |
-# | guidance | ask with and without the prompt, amplify the difference | $\text{out}_\text{nothing} + w\,(\text{out}_\text{seven} - \text{out}_\text{nothing})$ | {{minidiff/diffusion/guidance.py: out_null + broadcast(amplify, x) * (out_text - out_null)}} |
-# | sampler | a walk from $t = 1$ to $t = 0$ that asks at every stop | $x \leftarrow x + d\alpha\, \hat{x}_0 + d\sigma\, \hat\varepsilon$ | {{minidiff/diffusion/samplers.py: def euler(}} |
+# | noise schedule | how much picture and how much noise there is at time $t$ | $x_t = \alpha_t x_0 + \sigma_t \varepsilon$ | {{schedules.add_noise: return alpha * x0 + sigma * eps}} |
+# | denoiser | what the network says, read as a clean picture | $\hat{x}_0 = (b\, x_t - \sigma_t\, \text{out}) / (b\, \alpha_t - a\, \sigma_t)$ | {{predictions.to_x0: return (b * x - sigma * out) / determinant}} |
+# | guidance | ask with and without the prompt, amplify the difference | $\text{out}_\text{nothing} + w\,(\text{out}_\text{seven} - \text{out}_\text{nothing})$ | {{guidance.cfg: * (out_text - out_null)}} |
+# | sampler | a walk from $t = 1$ to $t = 0$ that asks at every stop | $x \leftarrow x + d\alpha\, \hat{x}_0 + d\sigma\, \hat\varepsilon$ | {{samplers.euler}} |
 #
 # Without the helpers, the picture of a seven is these lines. You will have written the loop yourself by the end of
 # lesson 03, and the guidance by the end of lesson 09:

@@ -17,11 +17,11 @@ import matplotlib.pyplot as plt
 import torch
 
 from minidiff import data, image_files
-from minidiff.course import checks as check
-from minidiff.course import figures, widgets
+from minidiff.course import checks as check, figures, widgets
 from minidiff.course.lessons import budget, show, style
 from minidiff.diffusion import SCHEDULES, cosine, linear
-from minidiff.evaluation.digits import judged, load_judge
+from minidiff.evaluation.judges import judged
+from minidiff.formats.model_folder import load_classifier
 
 style()
 digits = data.mnist("validation")
@@ -197,8 +197,8 @@ def screen(x, schedule, t):
     return x / (alpha**2 + sigma**2).sqrt()
 
 
-def five(time_of, title):
-    figure, axes = plt.subplots(1, 5, figsize=(8, 2.1))
+def side_by_side(time_of, title):
+    figure, axes = plt.subplots(1, len(SCHEDULES), figsize=(1.6 * len(SCHEDULES), 2.1))
     for axis, (name, make) in zip(axes, SCHEDULES.items(), strict=True):
         schedule = make()
         t = time_of(schedule)
@@ -208,7 +208,7 @@ def five(time_of, title):
     plt.show()
 
 
-five(lambda schedule: 0.5, "at the same time")
+side_by_side(lambda schedule: 0.5, "at the same time")
 
 # %% [markdown]
 # At $t = 0.5$ they are at very different places. What makes two noisy pictures equally hard is not the time but the
@@ -220,7 +220,7 @@ five(lambda schedule: 0.5, "at the same time")
 # has SNR = 1, as much picture as noise:
 
 # %%
-five(lambda schedule: schedule.time_of(1.0), "at the same SNR")
+side_by_side(lambda schedule: schedule.time_of(1.0), "at the same SNR")
 
 pictures = []
 for make in SCHEDULES.values():
@@ -256,7 +256,7 @@ widgets.schedules()
 
 # %%
 count, memory = budget(full=1000, smoke=60), budget(full=10_000, smoke=500)
-judge, train = load_judge(), data.mnist("train")
+judge, train = load_classifier("judge"), data.mnist("train")
 clean, labels = digits.images[:count], digits.labels[:count]
 known = train.images[:memory].flatten(1)
 share_of_label = torch.nn.functional.one_hot(train.labels[:memory], 10).float()
@@ -332,12 +332,12 @@ plt.show()
 #
 # | in words | equation | in code |
 # |---|---|---|
-# | the picture at time t, in one jump | $x_t = \alpha_t x_0 + \sigma_t \varepsilon$ | {{minidiff/diffusion/schedules.py: return alpha * x0 + sigma * eps}} |
-# | all steps multiply | $\alpha_t = \prod_s \sqrt{1 - \beta_s}$ | {{minidiff/diffusion/schedules.py: return torch.cumprod(1 - betas, dim=0).sqrt()}} |
-# | variance is preserved | $\alpha_t^2 + \sigma_t^2 = 1$ | {{minidiff/diffusion/schedules.py: torch.sqrt(1 - alphas**2)}} |
-# | cosine: a quarter turn | $\alpha_t = \cos(\pi t/2)$ | {{minidiff/diffusion/schedules.py: torch.cos(half_pi * t)}} |
-# | flow: a straight line | $\alpha_t = 1 - t,\ \sigma_t = t$ | {{minidiff/diffusion/schedules.py: lambda t: 1 - t, lambda t: t}} |
-# | one time for each picture of a batch | shapes $(B)$ and $(B, C, H, W)$ | {{minidiff/diffusion/schedules.py: shape = (-1,) + (1,)}} |
+# | the picture at time t, in one jump | $x_t = \alpha_t x_0 + \sigma_t \varepsilon$ | {{schedules.add_noise: return alpha * x0 + sigma * eps}} |
+# | all steps multiply | $\alpha_t = \prod_s \sqrt{1 - \beta_s}$ | {{schedules._alphas: return torch.cumprod(1 - betas, dim=0).sqrt()}} |
+# | variance is preserved | $\alpha_t^2 + \sigma_t^2 = 1$ | {{schedules.table: torch.sqrt(1 - alphas**2)}} |
+# | cosine: a quarter turn | $\alpha_t = \cos(\pi t/2)$ | {{schedules.cosine: torch.cos(half_pi * t)}} |
+# | flow: a straight line | $\alpha_t = 1 - t,\ \sigma_t = t$ | {{schedules.flow: lambda t: 1 - t, lambda t: t}} |
+# | one time for each picture of a batch | shapes $(B)$ and $(B, C, H, W)$ | {{schedules.broadcast: shape = (-1,) + (1,)}} |
 #
 # ## Exercises
 #

@@ -23,8 +23,7 @@ from IPython.display import Image, display
 from torch import nn
 
 from minidiff import TextToImage, data, image_files
-from minidiff.course import checks as check
-from minidiff.course import figures, widgets
+from minidiff.course import checks as check, figures, widgets
 from minidiff.course.lessons import budget, show, style
 
 style()
@@ -523,7 +522,7 @@ print(f"so with even times the loss of a batch of 64 is {errors.mean():.3f} give
 from minidiff.diffusion import FLOW
 from minidiff.files import asset
 from minidiff.training import TrainConfig, train
-from minidiff.training.recipes.presets import MNIST
+from minidiff.training.recipes.mnist import MNIST
 
 band = json.loads(asset("loss_band.json").read_text())
 DIGITS = [str(d) for d in range(10)]
@@ -587,9 +586,10 @@ print(f"loss at the end {curve[-1]:.3f}; inside the band at {sum(inside)} of {le
 # The judge, a network that reads digits, can count how many of ours it takes for the digit that was asked for:
 
 # %%
-from minidiff.evaluation.digits import judged, load_judge
+from minidiff.evaluation.judges import judged
+from minidiff.formats.model_folder import load_classifier
 
-judge = load_judge(pipe.device)
+judge = load_classifier("judge", pipe.device)
 wanted = torch.arange(10).repeat(budget(full=10, smoke=1))
 for name, model in {"yours": mine, "shipped": pipe}.items():
     drawn = model.decode(model.latents([str(d) for d in wanted.tolist()], steps=10, seed=100))
@@ -601,13 +601,13 @@ for name, model in {"yours": mine, "shipped": pipe}.items():
 #
 # | in words | equation | in code |
 # |---|---|---|
-# | noise | $x_t = \alpha_t x_0 + \sigma_t \varepsilon$ | {{minidiff/diffusion/schedules.py: return alpha * x0 + sigma * eps}} |
-# | what a network may be asked for | $a\, x_0 + b\, \varepsilon$ | {{minidiff/diffusion/predictions.py: return a * x0 + b * eps}} |
-# | back to the picture | $\hat{x}_0 = (b\, x_t - \sigma\, \text{out}) / (b\, \alpha - a\, \sigma)$ | {{minidiff/diffusion/predictions.py: return (b * x - sigma * out) / determinant}} |
-# | the best guess: how likely each point is | $\text{softmax}(-\lVert x_t - \alpha x_0 \rVert^2 / 2 \sigma^2)$ | {{minidiff/diffusion/ideal.py: share = torch.softmax}} |
-# | the loss | $\lVert \text{out} - (a\, x_0 + b\, \varepsilon) \rVert^2$, the mean | {{minidiff/training/loss.py: return F.mse_loss(out, target(pred, x0, eps, *schedule.at(t, x0)))}} |
-# | the average of the weights | $\bar\theta \leftarrow d\, \bar\theta + (1 - d)\, \theta$ | {{minidiff/training/loop.py: mean.lerp_(new, 1 - decay)}} |
-# | one step of the walk | $x + d\alpha\, \hat{x}_0 + d\sigma\, \hat\varepsilon$ | {{minidiff/diffusion/samplers.py: def euler(}} |
+# | noise | $x_t = \alpha_t x_0 + \sigma_t \varepsilon$ | {{schedules.add_noise: return alpha * x0 + sigma * eps}} |
+# | what a network may be asked for | $a\, x_0 + b\, \varepsilon$ | {{predictions.target: return a * x0 + b * eps}} |
+# | back to the picture | $\hat{x}_0 = (b\, x_t - \sigma\, \text{out}) / (b\, \alpha - a\, \sigma)$ | {{predictions.to_x0: return (b * x - sigma * out) / determinant}} |
+# | the best guess: how likely each point is | $\text{softmax}(-\lVert x_t - \alpha x_0 \rVert^2 / 2 \sigma^2)$ | {{ideal.ideal: torch.softmax(-squares / (2 * variance), dim=1)}} |
+# | the loss | $\lVert \text{out} - (a\, x_0 + b\, \varepsilon) \rVert^2$, the mean | {{loss.loss: return F.mse_loss(out, target(pred, x0, eps, *schedule.at(t, x0)))}} |
+# | the average of the weights | $\bar\theta \leftarrow d\, \bar\theta + (1 - d)\, \theta$ | {{optimise.update: mean.lerp_(new, 1 - decay)}} |
+# | one step of the walk | $x + d\alpha\, \hat{x}_0 + d\sigma\, \hat\varepsilon$ | {{samplers.euler}} |
 
 # %% [markdown]
 # ## Exercises

@@ -17,8 +17,7 @@ import matplotlib.pyplot as plt
 import torch
 
 from minidiff import TextToImage, data
-from minidiff.course import checks as check
-from minidiff.course import figures, widgets
+from minidiff.course import checks as check, figures, widgets
 from minidiff.course.lessons import budget, show, style
 
 style()
@@ -186,7 +185,7 @@ for sampler in (euler, ddim):
 
 # %%
 line_data = torch.tensor([[-1.0], [1.0]], dtype=torch.float64)
-believe = ideal(line_data, schedule, spread=0.2)
+believe = ideal(line_data, schedule, std=0.2)
 
 
 def slope(x, t):
@@ -350,11 +349,13 @@ for name, points in (("a single point", islands[:1]), ("five islands", islands))
 # This is the expensive cell: about a minute on 2 cores.
 
 # %%
-from minidiff.evaluation.digits import floor, frechet, judged, load_judge
+from minidiff.evaluation.judges import judged
+from minidiff.evaluation.metrics import floor, frechet
+from minidiff.formats.model_folder import load_classifier
 
 drawn = budget(full=300, smoke=66)
 counts = budget(full=(1, 2, 3, 5, 10, 20), smoke=(1, 2))
-judge = load_judge(pipe.device)
+judge = load_classifier("judge", pipe.device)
 real_features, _ = judged(judge, digits.images.to(pipe.device))
 wanted = digits.labels[:drawn]  # real digits give the mix of labels; the others are what we compare with
 
@@ -618,16 +619,16 @@ widgets.sampler(pipe)
 #
 # | in words | equation | in code |
 # |---|---|---|
-# | what the forward step between two times keeps | $k = \alpha_t / \alpha_{to}$ | {{minidiff/diffusion/samplers.py: kept = now.alpha / to.alpha}} |
-# | the variance it adds | $\sigma_t^2 - k^2 \sigma_{to}^2$ | {{minidiff/diffusion/samplers.py: added = now.sigma**2 - kept**2 * to.sigma**2}} |
-# | DDPM: the mean of both bell curves | $\mu = (k \sigma_{to}^2 x_t + \alpha_{to} (\sigma_t^2 - k^2 \sigma_{to}^2) \hat{x}_0) / \sigma_t^2$ | {{minidiff/diffusion/samplers.py: x = kept * to.sigma**2 / now.sigma**2 * x}} |
-# | DDPM: fresh noise, but not at the end | $x_{to} = \mu + \text{std} \cdot \varepsilon$ | {{minidiff/diffusion/samplers.py: x = x + var**0.5 * noise(x)}} |
-# | DDIM: mix the belief anew | $x_{to} = \alpha_{to} \hat{x}_0 + \sigma_{to} \hat\varepsilon$ | {{minidiff/diffusion/samplers.py: x = to.alpha * x0_hat + (to.sigma**2 - fresh**2) ** 0.5 * eps_hat}} |
-# | Heun: the mean of two slopes | $(\hat{x}_0 + \hat{x}_0')/2, \; (\hat\varepsilon + \hat\varepsilon')/2$ | {{minidiff/diffusion/samplers.py: x0_hat, eps_hat = (x0_hat + x0_ahead) / 2}} |
-# | 2M: a line through two beliefs | $\hat{x}_0 + \frac{h}{2 h'} (\hat{x}_0 - \hat{x}_0')$ | {{minidiff/diffusion/samplers.py: believed = x0_hat + width / (2 * last_width)}} |
-# | even times | $t_i = 1 - i/n$ | {{minidiff/diffusion/grids.py: return torch.linspace(start, end, n + 1}} |
-# | straight lines | $\alpha = 1 - t, \; \sigma = t$ | {{minidiff/diffusion/schedules.py: return Schedule(lambda t: 1 - t, lambda t: t, _thousands)}} |
-# | one network on another path | $\sigma/\alpha$ equal on both | {{minidiff/diffusion/schedules.py: return trained.time_of(path.sigma(t) / path.alpha(t))}} |
+# | what the forward step between two times keeps | $k = \alpha_t / \alpha_{to}$ | {{samplers.ddpm: kept = now.alpha / to.alpha}} |
+# | the variance it adds | $\sigma_t^2 - k^2 \sigma_{to}^2$ | {{samplers.ddpm: added = now.sigma**2 - kept**2 * to.sigma**2}} |
+# | DDPM: the mean of both bell curves | $\mu = (k \sigma_{to}^2 x_t + \alpha_{to} (\sigma_t^2 - k^2 \sigma_{to}^2) \hat{x}_0) / \sigma_t^2$ | {{samplers.ddpm: x = kept * to.sigma**2 / now.sigma**2 * x}} |
+# | DDPM: fresh noise, but not at the end | $x_{to} = \mu + \text{std} \cdot \varepsilon$ | {{samplers.ddpm: x = x + var**0.5 * noise(x)}} |
+# | DDIM: mix the belief anew | $x_{to} = \alpha_{to} \hat{x}_0 + \sigma_{to} \hat\varepsilon$ | {{samplers.ddim: x = to.alpha * x0_hat + (to.sigma**2 - fresh**2) ** 0.5 * eps_hat}} |
+# | Heun: the mean of two slopes | $(\hat{x}_0 + \hat{x}_0')/2, \; (\hat\varepsilon + \hat\varepsilon')/2$ | {{samplers.heun: x0_hat, eps_hat = (x0_hat + x0_ahead) / 2}} |
+# | 2M: a line through two beliefs | $\hat{x}_0 + \frac{h}{2 h'} (\hat{x}_0 - \hat{x}_0')$ | {{samplers.dpmpp_2m: x0_hat + width / (2 * last_width) * (x0_hat - last_x0_hat)}} |
+# | even times | $t_i = 1 - i/n$ | {{grids.uniform: return torch.linspace(start, end, n + 1}} |
+# | straight lines | $\alpha = 1 - t, \; \sigma = t$ | {{schedules.flow: return Schedule(lambda t: 1 - t, lambda t: t, _thousands)}} |
+# | one network on another path | $\sigma/\alpha$ equal on both | {{schedules.rescheduled: return trained.time_of(path.sigma(t) / path.alpha(t))}} |
 #
 # ## Exercises
 #

@@ -18,15 +18,16 @@ import matplotlib.pyplot as plt
 import torch
 
 from minidiff import TextToImage, data, image_files
-from minidiff.course import checks as check
-from minidiff.course import figures, widgets
+from minidiff.course import checks as check, figures, widgets
 from minidiff.course.lessons import budget, show, style
 from minidiff.evaluation import metrics
-from minidiff.evaluation.digits import evaluate, judged, load_judge
+from minidiff.evaluation.judges import judged
+from minidiff.evaluation.labelled import evaluate
+from minidiff.formats.model_folder import load_classifier
 
 style()
 pipe = TextToImage.load("mnist")
-judge = load_judge()
+judge = load_classifier("judge")
 train, digits = data.mnist("train"), data.mnist("validation")
 COUNT, STEPS = budget(full=1000, smoke=70), budget(full=10, smoke=2)
 
@@ -663,15 +664,15 @@ widgets.metric()
 #
 # | in words | equation | in code |
 # |---|---|---|
-# | Frechet distance | $\lVert\mu_a - \mu_b\rVert^2 + \mathrm{tr}(A + B - 2 (AB)^{1/2})$ | {{minidiff/evaluation/metrics.py: cov_a.trace() + cov_b.trace() - 2 * cross}} |
-# | its root, by way of a symmetric matrix | $\mathrm{tr}\,(AB)^{1/2} = \mathrm{tr}\,(A^{1/2} B A^{1/2})^{1/2}$ | {{minidiff/evaluation/metrics.py: cross = torch.linalg.eigvalsh(root @ cov_b @ root)}} |
-# | the floor: $n$ real ones against the others | $d(X_{1..n}, X_{n+1..})$ | {{minidiff/evaluation/metrics.py: scores = torch.tensor([frechet(features[order[:n]], features[order[n:]]) for order in orders])}} |
-# | bootstrap: rows with replacement | $i_1, \dots, i_N$ uniform in $1..N$ | {{minidiff/evaluation/metrics.py: picks = torch.randint(len(rows), (draws, len(rows)), generator=generator)}} |
-# | the share of points in any ball of a cloud | $\lVert x - c_i\rVert \le r_i$ for some $i$ | {{minidiff/evaluation/metrics.py: def covered(points: Tensor, cloud: Tensor) -> float:}} |
-# | precision and recall: asked in both directions | fake among real, real among fake | {{minidiff/evaluation/metrics.py: return covered(fake, real), covered(real, fake)}} |
-# | diversity: all pairs of one class | mean of $\lVert x_i - x_j\rVert$, $i < j$ | {{minidiff/evaluation/metrics.py: distances = torch.pdist(}} |
-# | memorisation ratio | $\bar d_{\text{train}} / \bar d_{\text{held-out}}$ | {{minidiff/evaluation/metrics.py: def memorisation(}} |
-# | calibration: gaps, weighted by the size of the bin | $\sum_b (n_b / N)\, \lvert \text{conf}_b - \text{acc}_b \rvert$ | {{minidiff/evaluation/metrics.py: return float(gap.abs().sum() / len(confidence))}} |
+# | Frechet distance | $\lVert\mu_a - \mu_b\rVert^2 + \mathrm{tr}(A + B - 2 (AB)^{1/2})$ | {{metrics.frechet: cov_a.trace() + cov_b.trace() - 2 * cross}} |
+# | its root, by way of a symmetric matrix | $\mathrm{tr}\,(AB)^{1/2} = \mathrm{tr}\,(A^{1/2} B A^{1/2})^{1/2}$ | {{metrics.frechet: cross = torch.linalg.eigvalsh(root @ cov_b @ root)}} |
+# | the floor: $n$ real ones against the others | $d(X_{1..n}, X_{n+1..})$ | {{metrics.floor: scores = torch.tensor([frechet(features[order[:n]], features[order[n:]]) for order in orders])}} |
+# | bootstrap: rows with replacement | $i_1, \dots, i_N$ uniform in $1..N$ | {{metrics.bootstrap: picks = torch.randint(len(rows), (draws, len(rows)), generator=generator)}} |
+# | the share of points in any ball of a cloud | $\lVert x - c_i\rVert \le r_i$ for some $i$ | {{metrics.precision_recall}} |
+# | precision and recall: asked in both directions | fake among real, real among fake | {{metrics.precision_recall: return covered(fake, real), covered(real, fake)}} |
+# | diversity: all pairs of one class | mean of $\lVert x_i - x_j\rVert$, $i < j$ | {{metrics.diversity: distances = torch.pdist(}} |
+# | memorisation ratio | $\bar d_{\text{train}} / \bar d_{\text{held-out}}$ | {{metrics.memorisation}} |
+# | calibration: gaps, weighted by the size of the bin | $\sum_b (n_b / N)\, \lvert \text{conf}_b - \text{acc}_b \rvert$ | {{metrics.calibration_error: return float(gap.abs().sum() / len(confidence))}} |
 #
 # ## Exercises
 #

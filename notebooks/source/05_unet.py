@@ -20,17 +20,17 @@ import torch.nn.functional as F
 from einops import rearrange
 
 from minidiff import TextToImage, data
-from minidiff.course import checks as check
-from minidiff.course import figures, widgets
+from minidiff.course import checks as check, figures, widgets
 from minidiff.course.lessons import budget, show, style
 from minidiff.diffusion import to_x0
-from minidiff.evaluation.digits import judged, load_judge
+from minidiff.evaluation.judges import judged
 from minidiff.files import asset
+from minidiff.formats.model_folder import load_classifier
 
 style()
 pipe = TextToImage.load("mnist", device="cpu")
 net, schedule = pipe.net.unet, pipe.schedule
-judge = load_judge()
+judge = load_classifier("judge")
 
 # %% [markdown]
 # This is the network that drew the digits of the last lessons. The picture is not painted: it is read from the modules
@@ -56,15 +56,15 @@ show(figures.unet_diagram(net, x, time, context))
 #
 # ## Rooms and shapes
 #
-# `rooms` lists what comes out of each part, in the order in which the picture passes.
+# `blocks` lists what comes out of each part, in the order in which the picture passes.
 
 # %%
-from minidiff.networks import rooms
+from minidiff.networks import blocks
 
 print(f"in               {tuple(x.shape[1:])!s:<13} {x.numel():>5} numbers")
-for room in rooms(net, x, time, context):
-    channels, height, width = room.shape
-    print(f"{room.name:<15}  {room.shape!s:<13} {channels * height * width:>5} numbers")
+for block in blocks(net, x, time, context):
+    channels, height, width = block.shape
+    print(f"{block.name:<15}  {block.shape!s:<13} {channels * height * width:>5} numbers")
 
 # %% [markdown]
 # (Every down block but the last ends with the step to half the size, so that is the size of what it hands on.)
@@ -396,7 +396,7 @@ print(f"{table['seconds'] / 60:.0f} minutes on {table['machine']}")
 # Three of the trainings again: the whole network, and two with a part missing. With twice the batch. *Cost: about 3 minutes.*
 
 # %%
-from minidiff.training.recipes.ablations import digit_model
+from minidiff.training.recipes.mnist import digit_model
 
 tried = {"whole": None, "without skips": "skips", "without\ncross-attention": "cross-attention"}
 figure, axes = plt.subplots(len(tried), 1, figsize=(7, 0.8 * len(tried)))
@@ -477,8 +477,8 @@ with torch.device("meta"):
 print(
     f"{sum(p.numel() for p in large.parameters()):,} parameters, the first of which live on: {large.conv_in.weight.device}"
 )
-for room in rooms(large, *given):
-    print(f"{room.name:<15} {room.shape}")
+for block in blocks(large, *given):
+    print(f"{block.name:<15} {block.shape}")
 
 # %%
 figure, axis = plt.subplots(figsize=(6, 3.6))
@@ -504,16 +504,16 @@ show(figures.unet_diagram(large, *given))
 #
 # | in words | equation | in code |
 # |---|---|---|
-# | the rates of the waves | $r_i = 10000^{-i/n}$ | {{minidiff/networks/unet.py: rates = torch.exp(-math.log(10_000) / half}} |
-# | time as waves, cosines first | $\cos(\tau r_i), \; \sin(\tau r_i)$ | {{minidiff/networks/unet.py: return torch.cat([angles.cos(), angles.sin()], dim=-1)}} |
-# | the time goes into a block | $h + W\,\text{silu}(e)$ | {{minidiff/networks/unet.py: h = h + self.time_emb_proj(F.silu(emb))[:, :, None, None]}} |
-# | beside a shortcut | $\text{shortcut}(x) + \text{conv}_2(\dots)$ | {{minidiff/networks/unet.py: return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))}} |
-# | a skip is taken | $[x, \text{skip}]$ | {{minidiff/networks/unet.py: x = resnet(torch.cat([x, skips.pop()], dim=1), emb)}} |
-# | channels into heads | $(h\,d) \to h, d$ | {{minidiff/networks/attention.py: rearrange(z, "b n (h d) -> b h n d", h=self.heads) for z in}} |
-# | attention | $\text{softmax}(q k^\top / \sqrt{d})\, v$ | {{minidiff/networks/attention.py: out = F.scaled_dot_product_attention(q, k, v)}} |
-# | pixels look at pixels | $q, k, v$ from $x$ | {{minidiff/networks/attention.py: x = x + self.attn1(h, h)}} |
-# | pixels look at the prompt | $q$ from $x$; $k, v$ from $c$ | {{minidiff/networks/attention.py: x = x + self.attn2(self.norm2(x), context)}} |
-# | how far the middle sees | $\partial\, \text{out}_{\text{middle}} / \partial x$ | {{minidiff/networks/inside/blocks.py: fields = [torch.autograd.grad(channel, x, retain_graph=True)}} |
+# | the rates of the waves | $r_i = 10000^{-i/n}$ | {{unet.sinusoidal: rates = torch.exp(-math.log(10_000) / half}} |
+# | time as waves, cosines first | $\cos(\tau r_i), \; \sin(\tau r_i)$ | {{unet.sinusoidal: return torch.cat([angles.cos(), angles.sin()], dim=-1)}} |
+# | the time goes into a block | $h + W\,\text{silu}(e)$ | {{unet.ResBlock.forward: h = h + self.time_emb_proj(F.silu(emb))[:, :, None, None]}} |
+# | beside a shortcut | $\text{shortcut}(x) + \text{conv}_2(\dots)$ | {{unet.ResBlock.forward: return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))}} |
+# | a skip is taken | $[x, \text{skip}]$ | {{unet.UpBlock.forward: x = resnet(torch.cat([x, skips.pop()], dim=1), emb)}} |
+# | channels into heads | $(h\,d) \to h, d$ | {{attention.attend: rearrange(z, "b n (h d) -> b h n d", h=heads) for z in}} |
+# | attention | $\text{softmax}(q k^\top / \sqrt{d})\, v$ | {{attention.attend: out = F.scaled_dot_product_attention(q, k, v, is_causal=causal)}} |
+# | pixels look at pixels | $q, k, v$ from $x$ | {{attention.TransformerBlock.forward: x = x + self.attn1(h, h)}} |
+# | pixels look at the prompt | $q$ from $x$; $k, v$ from $c$ | {{attention.TransformerBlock.forward: x = x + self.attn2(self.norm2(x), context)}} |
+# | how far the middle sees | $\partial\, \text{out}_{\text{middle}} / \partial x$ | {{blocks.receptive_field: fields = [torch.autograd.grad(channel, x, retain_graph=True)}} |
 #
 # ## Exercises
 #

@@ -23,8 +23,7 @@ import torch
 from IPython.display import Image, display
 
 from minidiff import TextToImage, data, image_files
-from minidiff.course import checks as check
-from minidiff.course import figures, widgets
+from minidiff.course import checks as check, figures, widgets
 from minidiff.course.lessons import budget, show, style
 from minidiff.diffusion import FLOW, denoiser, flow, heun, ideal, uniform
 
@@ -285,7 +284,7 @@ plt.show()
 
 # %%
 from minidiff.evaluation.metrics import nearest
-from minidiff.networks import Fold, UNetConfig
+from minidiff.networks import SpaceToDepth, UNetConfig
 from minidiff.pipeline.text_to_image import ModelConfig
 from minidiff.training import TrainConfig, train
 
@@ -296,7 +295,7 @@ TWENTY = ModelConfig(
     fold=2,
     labels="cifar10",
 )
-fold = Fold(2)
+fold = SpaceToDepth(2)
 
 
 def training(steps, mistake=lambda images, labels: (images, labels)):
@@ -526,11 +525,11 @@ for name, pictures in samples.items():
 
 # %%
 from minidiff.networks import flops
-from minidiff.training.recipes.presets import PRESETS
+from minidiff.training.recipes import RECIPES
 
-preset = PRESETS["cifar10"]
-full = preset.config.build().to(memory_format=torch.channels_last)
-question = noise(1, 3, 32, 32), torch.zeros(1), noise(1, 2, preset.config.unet.context_dim)
+recipe = RECIPES["cifar10"]
+full = recipe.config.build().to(memory_format=torch.channels_last)
+question = noise(1, 3, 32, 32), torch.zeros(1), noise(1, 2, recipe.config.unet.context_dim)
 small_net = TWENTY.build()
 small_question = noise(1, 12, 16, 16), torch.zeros(1), noise(1, 2, 32)
 work = {}
@@ -543,7 +542,7 @@ for name, model, asked in (("twenty pictures", small_net, small_question), ("the
 # A training step asks, and goes back through the network to find the gradients, which is twice the work again: three
 # times this number for each picture. What that takes depends on the machine, so measure it. A few steps at a small
 # batch are enough, because **pictures a second** hardly depend on the batch once the machine is busy. (A GPU is not
-# busy with 4 pictures: there, the cell takes the batch of the preset.) The optimizer is left out: it has the same work
+# busy with 4 pictures: there, the cell takes the batch of the recipe.) The optimizer is left out: it has the same work
 # to do for 4 pictures as for 128, and then it hardly counts. *Cost: 15 seconds.*
 
 # %%
@@ -551,7 +550,7 @@ from minidiff.device import pick_device
 from minidiff.training import loss
 
 device = pick_device()
-size = budget(full=4, smoke=1) if device.type == "cpu" else preset.batch
+size = budget(full=4, smoke=1) if device.type == "cpu" else recipe.batch
 those = torch.arange(size) % 20
 images, labels = photos.images[those].to(device), photos.labels[those].to(device)
 eps, times = noise(*images.shape).to(device), torch.linspace(0.1, 0.9, size)
@@ -569,21 +568,21 @@ print(f"{device.type}: {rate:.2f} pictures a second, {worked / 1e9:.0f} billion 
 
 # %% [markdown]
 # Then the time is the number of pictures that the run will see, divided by the pictures a second. Ho et al. 2020
-# (appendix B) trained their CIFAR-10 model, 35.7 million parameters, for 800,000 steps of 128 pictures. Our preset has
+# (appendix B) trained their CIFAR-10 model, 35.7 million parameters, for 800,000 steps of 128 pictures. Our recipe has
 # a quarter of the steps.
 
 # %%
 for name, steps, batch in (
     ("the twenty, above, in this network", budget(full=1200, smoke=12), 10),
     ("one epoch of 45,000 photographs", 45_000 // 128, 128),
-    ("minidiff train cifar10", preset.train.steps, preset.batch),
+    ("minidiff train cifar10", recipe.train.steps, recipe.batch),
     ("Ho et al. 2020", 800_000, 128),
 ):
     pictures = steps * batch
     print(f"{name:36} {pictures / 1e6:7.2f} M pictures {pictures / rate / 86_400:10.2f} days on this machine")
 
 # %% [markdown]
-# Read it from the top. What took the small network a few minutes takes this one many times as long, and an epoch takes hours. The preset is a matter of months, and the published recipe takes four times as long. On such a machine this is
+# Read it from the top. What took the small network a few minutes takes this one many times as long, and an epoch takes hours. The recipe is a matter of months, and the published recipe takes four times as long. On such a machine this is
 # no question of patience: it takes another machine, or a smaller network. (The one of part 3 has a ninetieth of the
 # work, by the two counts above.)
 #
@@ -611,19 +610,17 @@ for name, steps, batch in (
 # %%
 from pathlib import Path
 
-from minidiff.training.recipes.presets import train_preset
-
 FULL = False
 folder = Path("runs/cifar10")
 
 if FULL:
-    for step, steps, value in train_preset(preset, folder, preset.train, preset.batch, device):
+    for step, steps, value in recipe.run(folder, device, recipe.train, recipe.batch):
         if step % 100 == 0:
             print(f"step {step:,} of {steps:,}, loss {value:.4f}")
     pipe = TextToImage.load(folder)
     show(image_files.sheet(pipe.decode(pipe.latents(data.CIFAR_CLASSES * 4, seed=0)), columns=10, zoom=2))
 else:
-    print(f"not run: {preset.train.steps:,} steps of {preset.batch} pictures into {folder}")
+    print(f"not run: {recipe.train.steps:,} steps of {recipe.batch} pictures into {folder}")
     print(f"the archive, {data.cifar10_path().name}, would go where data.cifar10_path() says")
 
 # %% [markdown]
@@ -634,13 +631,13 @@ else:
 #
 # | in words | equation | in code |
 # |---|---|---|
-# | a record: label, then planes | 3073 = 1 + 3 · 32 · 32 | {{minidiff/data/cifar.py: records[:, 1:].reshape(-1, 3, 32, 32)}} |
-# | bytes to numbers | $b / 127.5 - 1$ | {{minidiff/data/cifar.py: pixels.float().div_(127.5).sub_(1)}} |
-# | half of a batch mirrored | $x_{c, i, j} \leftarrow x_{c, i, W - 1 - j}$ | {{minidiff/training/recipes/presets.py: images.flip(-1)}} |
-# | noise of its own for every number | $\varepsilon$ of the shape of $x_0$ | {{minidiff/training/loop.py: eps = torch.randn(x0.shape, generator=generator)}} |
-# | the time with a given ratio | $\sigma_t / \alpha_t = r$ | {{minidiff/diffusion/schedules.py: too_clean = self.sigma(middle) < ratio * self.alpha(middle)}} |
-# | what drawing is done with | $\bar\theta \leftarrow d\, \bar\theta + (1 - d)\, \theta$ | {{minidiff/training/loop.py: mean.lerp_(new, 1 - decay)}} |
-# | the nearest picture | $\min_k \lVert x - x_k \rVert$ | {{minidiff/evaluation/metrics.py: torch.cdist(part, pool.flatten(1)).min(1)}} |
+# | a record: label, then planes | 3073 = 1 + 3 · 32 · 32 | {{cifar.cifar10: records[:, 1:].reshape(-1, 3, 32, 32)}} |
+# | bytes to numbers | $b / 127.5 - 1$ | {{cifar._pictures: pixels.float().div_(127.5).sub_(1)}} |
+# | half of a batch mirrored | $x_{c, i, j} \leftarrow x_{c, i, W - 1 - j}$ | {{denoiser.mirrored: images.flip(-1)}} |
+# | noise of its own for every number | $\varepsilon$ of the shape of $x_0$ | {{loop.train: eps = torch.randn(x0.shape, generator=generator)}} |
+# | the time with a given ratio | $\sigma_t / \alpha_t = r$ | {{schedules.time_of: too_clean = self.sigma(middle) < ratio * self.alpha(middle)}} |
+# | what drawing is done with | $\bar\theta \leftarrow d\, \bar\theta + (1 - d)\, \theta$ | {{optimise.update: mean.lerp_(new, 1 - decay)}} |
+# | the nearest picture | $\min_k \lVert x - x_k \rVert$ | {{metrics.nearest: torch.cdist(part, pool.flatten(1)).min(1)}} |
 #
 # ## Exercises
 #

@@ -19,17 +19,21 @@ import torch
 from matplotlib.colors import TwoSlopeNorm
 
 from minidiff import TextToImage, data
-from minidiff.course import checks as check
-from minidiff.course import figures
+from minidiff.course import checks as check, figures
 from minidiff.course.lessons import budget, style
 from minidiff.diffusion import flow, guide, heun, uniform
 from minidiff.diffusion.ideal import ideal, score
-from minidiff.evaluation.digits import judged, load_judge
+from minidiff.evaluation.judges import judged
 from minidiff.files import asset
-from minidiff.pipeline.classifier_guidance import classifier_log_p, load_noisy_classifier
+from minidiff.formats.model_folder import load_classifier
+from minidiff.pipeline.classifier_guidance import classifier_log_p
 
 style()
-pipe, classifier, judge = TextToImage.load("mnist", "cpu"), load_noisy_classifier(), load_judge()
+pipe, classifier, judge = (
+    TextToImage.load("mnist", "cpu"),
+    load_classifier("noisy_classifier"),
+    load_classifier("judge"),
+)
 path, digits = flow(), data.mnist("validation")
 STEPS = budget(full=20, smoke=4)
 
@@ -370,12 +374,12 @@ print("p(seven), by the judge:", [f"{value:.1%}" for value in judge_says[:, 7]])
 #
 # | in words | equation | in code |
 # |---|---|---|
-# | what the classifier says | $\log p(c \mid x_t)$ | {{minidiff/pipeline/classifier_guidance.py: return -F.cross_entropy(classifier(x, time), labels.to(x.device)}} |
-# | its gradient, for each picture | $\nabla_{x_t} \log p(c \mid x_t)$ | {{minidiff/diffusion/guidance.py: (gradient,) = torch.autograd.grad(log_p(x, t, x0_hat).sum(), x)}} |
-# | the guided belief | $\hat{x}_0 + w \, \frac{\sigma^2}{\alpha} \nabla \log p$ | {{minidiff/diffusion/guidance.py: return x0_hat.detach() + scale * sigma**2 / alpha * gradient}} |
-# | score and belief | $(\alpha \hat{x}_0 - x_t) / \sigma^2$ | {{minidiff/diffusion/ideal.py: return (alpha * denoise(x, t) - x) / sigma**2}} |
-# | a digit as the classifier learns it | $x_t = \alpha x_0 + \sigma \epsilon$ | {{minidiff/training/recipes/noisy_classifier.py: x = noisy.add_noise(x0, torch.randn_like(x0), t)}} |
-# | walks start where $\alpha > 0$ | $t \le 0.99$ | {{minidiff/pipeline/text_to_image.py: times = times.clamp(max=LAST_GUIDED)}} |
+# | what the classifier says | $\log p(c \mid x_t)$ | {{classifier_guidance.classifier_log_p: return -F.cross_entropy(classifier(x, time), labels.to(x.device)}} |
+# | its gradient, for each picture | $\nabla_{x_t} \log p(c \mid x_t)$ | {{guidance.guide: (gradient,) = torch.autograd.grad(log_p(x, as_time(t), x0_hat).sum(), x)}} |
+# | the guided belief | $\hat{x}_0 + w \, \frac{\sigma^2}{\alpha} \nabla \log p$ | {{guidance.guide: return x0_hat.detach() + scale * sigma**2 / alpha * gradient}} |
+# | score and belief | $(\alpha \hat{x}_0 - x_t) / \sigma^2$ | {{ideal.score: return (alpha * denoise(x, t) - x) / sigma**2}} |
+# | a digit as the classifier learns it | $x_t = \alpha x_0 + \sigma \epsilon$ | {{classifiers.noisy_digits: x = schedule.add_noise(x0, torch.randn(x0.shape, generator=generator), t)}} |
+# | walks start where $\alpha > 0$ | $t \le 0.99$ | {{options.LAST_GUIDED: LAST_GUIDED = 0.99}} |
 #
 # ## Exercises
 #

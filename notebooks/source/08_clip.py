@@ -21,8 +21,7 @@ import torch.nn.functional as F
 from einops import rearrange
 
 from minidiff import data, image_files
-from minidiff.course import checks as check
-from minidiff.course import figures, widgets
+from minidiff.course import checks as check, figures, widgets
 from minidiff.course.lessons import budget, show, style
 from minidiff.data import Scene, caption
 from minidiff.data.color_digits import draw
@@ -79,7 +78,7 @@ scenes = [
 ]
 captions, pictures = [caption(scene, 2) for scene in scenes], pictures_of(scenes)
 with torch.no_grad():
-    cosines = clip.embed_pictures(pictures) @ clip.embed_text(tokenizer(captions)).T
+    cosines = clip.embed_images(pictures) @ clip.embed_text(tokenizer(captions)).T
 
 figure, axis = plt.subplots(figsize=(7, 4.4))
 matrix(axis, cosines, pictures, captions)
@@ -294,7 +293,7 @@ with torch.no_grad():
 # token: a place where the whole is collected. From it, and only from it, the picture's point is made. What does it look at, in the last layer?
 
 # %%
-looks = shares(clip.vision_model.encoder.layers[-1].self_attn, lambda: clip.embed_pictures(pictures))[:, 0, 1:]
+looks = shares(clip.vision_model.encoder.layers[-1].self_attn, lambda: clip.embed_images(pictures))[:, 0, 1:]
 figure, axes = plt.subplots(2, len(pictures), figsize=(8, 2.1))
 for k in range(len(pictures)):
     axes[0, k].imshow(pictures[k].permute(1, 2, 0) / 2 + 0.5)
@@ -424,8 +423,8 @@ for step, batch in zip(range(STEPS + 1), data.color_digit_batches(N, seed=1), st
         with torch.no_grad():
             snapshots[step] = small(tokenizer(unseen.captions), unseen.images)
         game = retrieval(small, tokenizer, rounds=budget(full=4, smoke=1))
-        wrong = {"background": game.wrong_background, "colour": game.wrong_color, "digit": game.wrong_digit}
-        print(f"step {step:>3}, of 100 captions chooses:", *(f"another {k} {v:4.0%}  " for k, v in wrong.items()))
+        wrong = [f"{row.first} {row.fraction:4.0%}  " for row in game.rows if row.first.startswith("another")]
+        print(f"step {step:>3}, of 100 captions chooses:", *wrong)
     loss = contrastive_loss(small(tokenizer(batch.captions), batch.images))
     optimizer.zero_grad()
     loss.backward()
@@ -472,7 +471,7 @@ print(result)
 # %%
 few = data.color_digits(budget(full=300, smoke=100), "test", seed=2)
 with torch.no_grad():
-    of_pictures = clip.embed_pictures(few.images)
+    of_pictures = clip.embed_images(few.images)
     of_captions = clip.embed_text(tokenizer([caption(scene) for scene in few.scenes]))
 both = torch.cat([of_pictures, of_captions])
 both = both - both.mean(0)
@@ -501,7 +500,7 @@ heap, rare = (
 )
 heap_images, heap_scenes = torch.cat([heap.images, rare.images]), heap.scenes + rare.scenes
 with torch.no_grad():
-    points = torch.cat([clip.embed_pictures(part) for part in heap_images.split(250)])
+    points = torch.cat([clip.embed_images(part) for part in heap_images.split(250)])
 
 queries = [
     "a yellow three",
@@ -571,7 +570,7 @@ labels = digits.labels[: len(plain)]
 gray = F.pad(plain, (2, 2, 2, 2), value=-1).expand(-1, 3, -1, -1)
 with torch.no_grad():
     ten = clip.embed_text(tokenizer([caption(Scene(digit, "white", "black")) for digit in range(10)]))
-    said = torch.cat([clip.embed_pictures(part) @ ten.T for part in gray.split(250)]).argmax(1)
+    said = torch.cat([clip.embed_images(part) @ ten.T for part in gray.split(250)]).argmax(1)
 right = (said == labels).double()
 print(
     f"{right.mean():.1%} of {len(plain):,} digits; by digit:",
@@ -601,7 +600,7 @@ asked = pictures_of(ordered, seed=1)
 def compare(pictures, right, wrong):
     """How often the right caption is closer than the wrong one, and how close both are."""
     with torch.no_grad():
-        points = clip.embed_pictures(pictures)
+        points = clip.embed_images(pictures)
         a, b = ((points * clip.embed_text(tokenizer(texts))).sum(1) for texts in (right, wrong))
     return f"right one closer {(a > b).double().mean():6.1%}   cosine {a.mean():.2f} against {b.mean():.2f}"
 
@@ -639,7 +638,7 @@ for (left, right), (image, texts) in zip(axes, lists.values(), strict=True):
     left.imshow(image[0].permute(1, 2, 0) / 2 + 0.5)
     left.axis("off")
     with torch.no_grad():
-        alike = (clip.embed_pictures(image) @ clip.embed_text(tokenizer(texts)).T)[0]
+        alike = (clip.embed_images(image) @ clip.embed_text(tokenizer(texts)).T)[0]
     right.barh(range(len(texts)), alike, color=figures.BLUE)
     for k, (text, value) in enumerate(zip(texts, alike.tolist(), strict=True)):
         right.text(max(value, 0) + 0.02, k, f"{value:.2f}  {text}", va="center", fontsize=8)
@@ -704,14 +703,14 @@ print(
 #
 # | in words | equation | in code |
 # |---|---|---|
-# | the merge that was learned first comes first | | {{minidiff/tokenizer.py: pieces = join(pieces, min(pairs, key=self._rank.get))}} |
-# | start, text, end | | {{minidiff/tokenizer.py: row = [self.vocab[START], *self.encode(text)[: self.length - 2], self.vocab[END]]}} |
-# | nobody sees what comes later | $\ell_{ij} = -\infty$ for $j > i$ | {{minidiff/networks/clip.py: out = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)}} |
-# | the first end token is read | | {{minidiff/networks/clip.py: where = (ids if self.config.end is None else (ids == self.config.end).int()).argmax(dim=1)}} |
-# | a class token, patches, places | | {{minidiff/networks/clip.py: return torch.cat([whole, patches], dim=1) + self.position_embedding.weight}} |
-# | length 1 | $c / \lvert c \rvert$ | {{minidiff/networks/clip.py: return F.normalize(self.text_projection(pooled), dim=-1)}} |
-# | cosines times 1 / temperature | $\ell = e^s \cos(p, c)$ | {{minidiff/networks/clip.py: return self.logit_scale.exp() * cosines}} |
-# | find your partner, both ways | $L$ | {{minidiff/training/recipes/contrastive.py: return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2}} |
+# | the merge that was learned first comes first | | {{tokenizer._merged: pieces = join(pieces, min(pairs, key=self._rank.get))}} |
+# | start, text, end | | {{tokenizer.__call__: row = [self.vocab[START], *self.encode(text)[: self.length - 2], self.vocab[END]]}} |
+# | nobody sees what comes later | $\ell_{ij} = -\infty$ for $j > i$ | {{attention.attend: out = F.scaled_dot_product_attention(q, k, v, is_causal=causal)}} |
+# | the first end token is read | | {{clip.CLIPText.pooled: where = (ids if self.config.end is None else (ids == self.config.end).int()).argmax(dim=1)}} |
+# | a class token, patches, places | | {{clip.VisionEmbeddings.forward: return torch.cat([whole, patches], dim=1) + self.position_embedding.weight}} |
+# | length 1 | $c / \lvert c \rvert$ | {{clip.embed_text: return F.normalize(self.text_projection(pooled), dim=-1)}} |
+# | cosines times 1 / temperature | $\ell = e^s \cos(p, c)$ | {{clip.CLIP.forward: return self.logit_scale.exp() * cosines}} |
+# | find your partner, both ways | $L$ | {{contrastive.contrastive_loss: return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2}} |
 #
 # ## Exercises
 #

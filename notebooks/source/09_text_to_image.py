@@ -16,20 +16,18 @@ import matplotlib.pyplot as plt
 import torch
 
 from minidiff import TextToImage, data
-from minidiff.course import checks as check
-from minidiff.course import figures, lessons, widgets
+from minidiff.course import checks as check, figures, lessons, widgets
 from minidiff.course.lessons import budget, show, style
 from minidiff.data import HELD_OUT, Scene, caption
-from minidiff.data.color_digits import OTHERS
-from minidiff.data.color_digits import draw as painted
+from minidiff.data.color_digits import OTHERS, draw as painted
 from minidiff.diffusion import cfg, denoiser, to_x0
 from minidiff.evaluation.color_digits import evaluate_color, look_at, measure
-from minidiff.evaluation.digits import load_judge
 from minidiff.evaluation.metrics import diversity
+from minidiff.formats.model_folder import load_classifier
 
 style()
 pipe = TextToImage.load("color_digits", device="cpu")
-schedule, unet, judge = pipe.schedule, pipe.net.unet, load_judge()
+schedule, unet, judge = pipe.schedule, pipe.net.unet, load_classifier("judge")
 SHAPE = pipe.fold.encode(torch.zeros(1, *pipe.config.picture)).shape[1:]  # of a picture as the network sees it
 STEPS = budget(full=20, smoke=2)
 
@@ -229,7 +227,7 @@ from minidiff.diffusion.ideal import ideal
 
 page, path = data.points("islands", 600), flow()
 top = page[(page[:, 1] > 0.6)]
-all_of_it, the_text = ideal(page, path, spread=0.05), ideal(top, path, spread=0.05)
+all_of_it, the_text = ideal(page, path, std=0.05), ideal(top, path, std=0.05)
 
 
 def walked(w, low=0.0, high=1.0):
@@ -264,12 +262,12 @@ plt.show()
 # ## Measured
 #
 # `evaluate_color` draws, then reads the pictures back: the judge of lesson 04 reads the digit, and a rule about pixels names the two colours. *Both* means that digit
-# and colours are as asked for. On the right the ten never-seen pairs. Real pictures go through the same reading, for comparison.
+# and colours are as asked for. Every second row is about the ten never-seen pairs. Real pictures go through the same reading, for comparison.
 # *Cost: about a minute. `minidiff evaluate color_digits` takes more pictures.*
 
 # %%
 measured = budget(full=SCALES, smoke=(1, 4))
-report = evaluate_color(pipe, n=budget(full=60, smoke=20), scales=measured, split="validation", steps=STEPS)
+report = evaluate_color(pipe, n=budget(full=60, smoke=20), scale=measured, split="validation", steps=STEPS)
 print(report)
 
 # %%
@@ -505,7 +503,7 @@ grid(rows, names=["red to\nblue 7", "green 3\nto green 8"], titles=[f"{amount:.2
 
 # %%
 from minidiff.formats.clip import load_clip
-from minidiff.pipeline.classifier_guidance import classifier_log_p, clip_log_p, load_noisy_classifier
+from minidiff.pipeline.classifier_guidance import classifier_log_p, clip_log_p
 
 clip, tokenizer = load_clip()
 EIGHT = unseen[:8]
@@ -516,7 +514,7 @@ ids = tokenizer(words)
 def fits(pictures):
     """The mean cosine of each picture's embedding with that of its own caption."""
     with torch.no_grad():
-        return float((clip.embed_text(ids) * clip.embed_pictures(pictures)).sum(-1).mean())
+        return float((clip.embed_text(ids) * clip.embed_images(pictures)).sum(-1).mean())
 
 
 begin = noise(8, seed=30)
@@ -536,7 +534,7 @@ for name, pictures in rows.items():
 
 gray = TextToImage.load("mnist", device="cpu")
 asked = torch.tensor([scene.digit for scene in EIGHT])
-of_digit = classifier_log_p(load_noisy_classifier(), asked, gray.schedule.net_time)
+of_digit = classifier_log_p(load_classifier("noisy_classifier"), asked, gray.schedule.net_time)
 latents = gray.latents([str(d) for d in asked.tolist()], scale=0, steps=STEPS, seed=30, log_p=of_digit, log_p_scale=4.0)
 rows["classifier guidance"] = (gray.decode(latents) * 2 - 1).expand(-1, 3, -1, -1)
 grid(
@@ -571,13 +569,13 @@ grid([draw(STRANGE, seed=s, scale=4.0) for s in (40, 60)], titles=titles, width=
 #
 # | in words | equation | in code |
 # |---|---|---|
-# | amplify the difference | $\text{out}_\text{null} + w\,(\text{out}_\text{text} - \text{out}_\text{null})$ | {{minidiff/diffusion/guidance.py: out_null + broadcast(amplify, x) * (out_text - out_null)}} |
-# | both questions in one batch | $[\,x_t, x_t\,],\ [\,\varnothing, c\,]$ | {{minidiff/diffusion/guidance.py: both = torch.cat([null.expand_as(context), context])}} |
-# | guidance in an interval | $w$ where $t_\text{low} \le t \le t_\text{high}$, else 1 | {{minidiff/diffusion/guidance.py: amplify = torch.where((low <= time) & (time <= high), scale, 1.0)}} |
-# | rescale | $\phi\,\text{out}\,\frac{\operatorname{std}(\text{out}_\text{text})}{\operatorname{std}(\text{out})} + (1 - \phi)\,\text{out}$ | {{minidiff/diffusion/guidance.py: return amount * out * (wanted / spread) + (1 - amount) * out}} |
-# | in training, some pictures lose their words | $c \leftarrow \varnothing$ where $u < 0.1$ | {{minidiff/training/loop.py: condition = torch.where(dropped, null, condition)}} |
-# | a negative prompt takes the null's place | $\varnothing \leftarrow c_\text{negative}$ | {{minidiff/pipeline/text_to_image.py: null = self.encode_negative(negative, len(prompts))}} |
-# | between two prompts | $(1 - a)\,c_1 + a\,c_2$ | {{minidiff/pipeline/text_to_image.py: return torch.lerp(*self.encode([one, other]).split(1), amount)}} |
+# | amplify the difference | $\text{out}_\text{null} + w\,(\text{out}_\text{text} - \text{out}_\text{null})$ | {{guidance.cfg: * (out_text - out_null)}} |
+# | both questions in one batch | $[\,x_t, x_t\,],\ [\,\varnothing, c\,]$ | {{guidance.cfg: both = torch.cat([null.expand_as(context), context])}} |
+# | guidance in an interval | $w$ where $t_\text{low} \le t \le t_\text{high}$, else 1 | {{guidance._amount: torch.where((low <= time) & (time <= high), scale, 1.0)}} |
+# | rescale | $\phi\,\text{out}\,\frac{\operatorname{std}(\text{out}_\text{text})}{\operatorname{std}(\text{out})} + (1 - \phi)\,\text{out}$ | {{guidance.rescaled: (1 - amount) * out}} |
+# | in training, some pictures lose their words | $c \leftarrow \varnothing$ where $u < 0.1$ | {{loop.train: condition = torch.where(dropped}} |
+# | a negative prompt takes the null's place | $\varnothing \leftarrow c_\text{negative}$ | {{text_to_image.stream: null = self.encode_negative(}} |
+# | between two prompts | $(1 - a)\,c_1 + a\,c_2$ | {{text_to_image.mix: torch.lerp(}} |
 #
 # ## Exercises
 #

@@ -23,13 +23,22 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from minidiff import TextToImage, data
-from minidiff.course import checks as check
-from minidiff.course import figures, lessons, widgets
+from minidiff.course import checks as check, figures, lessons, widgets
 from minidiff.course.lessons import budget, show, style
 from minidiff.diffusion import FLOW, denoiser, dpmpp_2m, flow, uniform
-from minidiff.networks import VAE, Conditional, Fold, LabelEncoder, Posterior, UNet, UNetConfig, VAEConfig, flops
+from minidiff.networks import (
+    VAE,
+    Conditional,
+    LabelEncoder,
+    Posterior,
+    SpaceToDepth,
+    UNet,
+    UNetConfig,
+    VAEConfig,
+    flops,
+)
 from minidiff.training import TrainConfig, train
-from minidiff.training.recipes.vae import kl, psnr, spread, vae_loss
+from minidiff.training.recipes.vae import kl, latent_std, psnr, vae_loss
 
 style()
 pipe = TextToImage.load("emoji", device="cpu")
@@ -137,7 +146,7 @@ x0 = train_set.floats(faces)
 styles = torch.tensor([data.STYLES.index(train_set.styles[k]) for k in faces])
 print(f"{len(x0)} smileys in three styles")
 
-two, eight = Fold(2), Fold(8)
+two, eight = SpaceToDepth(2), SpaceToDepth(8)
 latents = torch.cat([two.encode(vae.encode(part)) for part in x0.split(64)])  # 16 x 8 x 8
 WAYS = {  # what is learned from, and the way back to pictures
     "latents": (latents, lambda x: vae.decode(two.decode(x))),
@@ -259,10 +268,10 @@ plt.show()
 #
 # ### Train one
 #
-# Three tiny autoencoders, the same but for $\lambda$. To be quick they see squares of 4x4 pixels as one, by a `Fold`, and have a single level. *Cost: about a minute.*
+# Three tiny autoencoders, the same but for $\lambda$. To be quick they see squares of 4x4 pixels as one, by a `SpaceToDepth`, and have a single level. *Cost: about a minute.*
 
 # %%
-squares = Fold(4)  # 3 x 64 x 64 to 48 x 16 x 16
+squares = SpaceToDepth(4)  # 3 x 64 x 64 to 48 x 16 x 16
 TINY = VAEConfig(in_channels=48, channels=(32,), layers=1, groups=8, scaling=1.0)
 SOME = budget(full=200, smoke=3)
 shown = [0, SOME]
@@ -411,12 +420,12 @@ grid([drawings, returned], names=["drawn", "decoded"], titles=titles)
 # some pictures, as the root of the variance of the means and the variance that the posteriors add to it. (Exercise 3 is about this.)
 
 # %%
-raw_spread = spread(vae, some.split(64))
+raw_spread = latent_std(vae, some.split(64))
 print(f"spread of the latents as they come: {raw_spread:.3f}")
 print(f"one over it:                        {1 / raw_spread:.3f}")
 print(f"the factor in the model's config:   {vae.config.scaling:.3f}, measured on other pictures")
 for weight, (net, _, _) in sorted(runs.items()):
-    print(f"the tiny one with weight {weight:<4g}:      spread {spread(net, squares.encode(some).split(64)):.3f}")
+    print(f"the tiny one with weight {weight:<4g}:      spread {latent_std(net, squares.encode(some).split(64)):.3f}")
 sd_factor = VAEConfig().scaling
 print(f"Stable Diffusion 1.x:               factor {sd_factor}, so the spread was {1 / sd_factor:.2f}")
 
@@ -724,14 +733,14 @@ for name, shift in (("on the right and below", 1), ("on all sides", 0)):
 #
 # | in words | equation | in code |
 # |---|---|---|
-# | a latent is drawn | $z = \mu + \sigma \varepsilon$ | {{minidiff/networks/vae.py: return self.mean + self.std * noise}} |
-# | a log-variance becomes a standard deviation | $\sigma = e^{\log \sigma^2 / 2}$ | {{minidiff/networks/vae.py: return (self.log_variance / 2).exp()}} |
-# | the price of a latent | $\frac{1}{2}(\mu^2 + \sigma^2 - 1 - \log \sigma^2)$ | {{minidiff/training/recipes/vae.py: return (mean**2 + log_variance.exp() - 1 - log_variance) / 2}} |
-# | the loss of a VAE | $\overline{\lvert \hat{x} - x \rvert} + \lambda\,\overline{\text{KL}}$ | {{minidiff/training/recipes/vae.py: value = F.l1_loss(decoded, x) + kl_weight * kl(posterior).mean()}} |
-# | the spread of latents | $\sqrt{\overline{\mu^2 + \sigma^2} - \overline{\mu}^2}$ | {{minidiff/training/recipes/vae.py: return (second / count - (first / count) ** 2) ** 0.5}} |
-# | scaled on the way out of the decoder's world | $z \leftarrow z / s$ | {{minidiff/networks/vae.py: z = z / self.config.scaling}} |
-# | zeros on the right and below | | {{minidiff/networks/vae.py: return self.conv(F.pad(x, (0, 1, 0, 1)))}} |
-# | pixels for the screen | $(\hat{x} + 1) / 2$, within 0 and 1 | {{minidiff/pipeline/text_to_image.py: return ((pictures + 1) / 2).clamp(0, 1)}} |
+# | a latent is drawn | $z = \mu + \sigma \varepsilon$ | {{vae.sample: return self.mean + self.std * noise}} |
+# | a log-variance becomes a standard deviation | $\sigma = e^{\log \sigma^2 / 2}$ | {{vae.std: return (self.log_variance / 2).exp()}} |
+# | the price of a latent | $\frac{1}{2}(\mu^2 + \sigma^2 - 1 - \log \sigma^2)$ | {{vae.kl: return (mean**2 + log_variance.exp() - 1 - log_variance) / 2}} |
+# | the loss of a VAE | $\overline{\lvert \hat{x} - x \rvert} + \lambda\,\overline{\text{KL}}$ | {{vae.vae_loss: value = F.l1_loss(decoded, x) + kl_weight * kl(posterior).mean()}} |
+# | the spread of latents | $\sqrt{\overline{\mu^2 + \sigma^2} - \overline{\mu}^2}$ | {{vae.latent_std: return (second / count - (first / count) ** 2) ** 0.5}} |
+# | scaled on the way out of the decoder's world | $z \leftarrow z / s$ | {{vae.decode: z = z / self.config.scaling}} |
+# | zeros on the right and below | | {{vae.Downsample.forward: return self.conv(F.pad(x, (0, 1, 0, 1)))}} |
+# | pixels for the screen | $(\hat{x} + 1) / 2$, within 0 and 1 | {{text_to_image.decode: return ((pictures + 1) / 2).clamp(0, 1)}} |
 #
 # ## Exercises
 #

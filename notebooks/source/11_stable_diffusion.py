@@ -32,16 +32,15 @@ import torch.nn.functional as F
 import transformers
 
 from minidiff import TextToImage, data
-from minidiff.course import checks as check
-from minidiff.course import figures, widgets
+from minidiff.course import checks as check, figures, widgets
 from minidiff.course.lessons import budget, grid, show, style
 from minidiff.diffusion import EPS, V
 from minidiff.formats.model_folder import find_model
 from minidiff.formats.scheduler_config import timing_of
 from minidiff.formats.unet import unet_config
 from minidiff.networks import UNet, flops
-from minidiff.pipeline.image_to_image import keep, left
-from minidiff.training.recipes.presets import PRESETS
+from minidiff.pipeline.image_to_image import keep, remaining
+from minidiff.training.recipes import RECIPES
 from minidiff.training.recipes.vae import psnr
 
 style()
@@ -459,7 +458,7 @@ steps, strength = len(times) - 1, 0.6
 kept = int(steps * strength)
 print("all times ", times.numpy().round(1))
 print("left      ", times[steps - kept :].numpy().round(1), f" the last {kept} steps")
-print("library   ", left(times, strength).numpy().round(1))
+print("library   ", remaining(times, strength).numpy().round(1))
 
 # %% [markdown]
 # The sketch below was made of three ellipses. Columns: less and less is kept of it. Above, what the walk begins with (decoded, so that one can see it); below, where it ends.
@@ -482,9 +481,9 @@ init = artist.to_latents(sketch)
 STRENGTHS = (0.2, 0.4, 0.6, 0.8, 1.0)
 begins, ends = [(sketch[0] + 1) / 2], [artist.decode(init)[0].cpu()]
 for strength in STRENGTHS:
-    remaining = left(artist.times(STEPS, "dpmpp_2m"), strength)
+    later = remaining(artist.times(STEPS, "dpmpp_2m"), strength)
     eps = noise(*init.shape, seed=3).to(init)
-    begins.append(artist.decode(artist.schedule.add_noise(init, eps, remaining[0]))[0].cpu())
+    begins.append(artist.decode(artist.schedule.add_noise(init, eps, later[0]))[0].cpu())
     drawn = artist.latents([PROMPT], init=init, strength=strength, steps=STEPS, seed=3)
     ends.append(artist.decode(drawn)[0].cpu())
 titles = ["sketch", *[f"{strength:g}" for strength in STRENGTHS]]
@@ -594,7 +593,7 @@ grid(
 # of a list of about 600 million, chosen by a network for being pleasant (LAION-Aesthetics v2, 5+). Beside it is our recipe.
 
 # %%
-recipe = PRESETS["emoji"]
+recipe = RECIPES["emoji"]
 trained = {  # parameters, pictures shown, different pictures, numbers of a latent
     "Stable Diffusion 1.5": (859_520_964, (237_000 + 194_000 + 515_000 + 595_000) * 2048, 600e6, 4 * 64 * 64),
     "our emoji": (
@@ -622,12 +621,12 @@ for name, (parameters, shown, different, size) in trained.items():
 #
 # | in words | equation | in code |
 # |---|---|---|
-# | what a scheduler's config means | $\alpha_k^2 = \prod_{i \le k} (1 - \beta_i)$ | {{minidiff/diffusion/schedules.py: torch.cumprod(1 - betas}} |
-# | one word for what is predicted | $x_0 = (x - \sigma \varepsilon) / \alpha = \alpha x - \sigma v$ | {{minidiff/formats/scheduler_config.py: PREDICTED = {"epsilon": EPS}} |
-# | the steps that are left | the last $\lfloor n s \rfloor$ of $n$ | {{minidiff/pipeline/image_to_image.py: return times[steps - int(steps * strength) :]}} |
-# | a walk that begins with a picture | $x = \alpha z + \sigma \varepsilon$ | {{minidiff/pipeline/text_to_image.py: start = self.schedule.add_noise(init.expand_as(noise), noise, times[0])}} |
-# | what is known is put back | $m\,x + (1 - m)(\alpha z + \sigma \varepsilon)$ | {{minidiff/pipeline/image_to_image.py: return mask * x + (1 - mask)}} |
-# | files of others, refused by name | | {{minidiff/formats/diffusers_folder.py: minidiff draws with Stable Diffusion 1.x and 2.x}} |
+# | what a scheduler's config means | $\alpha_k^2 = \prod_{i \le k} (1 - \beta_i)$ | {{schedules._alphas: torch.cumprod(1 - betas}} |
+# | one word for what is predicted | $x_0 = (x - \sigma \varepsilon) / \alpha = \alpha x - \sigma v$ | {{scheduler_config.PREDICTED: PREDICTED = {"epsilon": EPS}} |
+# | the steps that are left | the last $\lfloor n s \rfloor$ of $n$ | {{image_to_image.remaining: return times[steps - int(steps * strength) :]}} |
+# | a walk that begins with a picture | $x = \alpha z + \sigma \varepsilon$ | {{text_to_image.TextToImage._start: start = self.schedule.add_noise(init.expand_as(noise), noise, times[0])}} |
+# | what is known is put back | $m\,x + (1 - m)(\alpha z + \sigma \varepsilon)$ | {{image_to_image.keep: return mask * x + (1 - mask)}} |
+# | files of others, refused by name | | {{diffusers_folder._known: minidiff draws with Stable Diffusion 1.x and 2.x}} |
 #
 # ## Exercises
 #

@@ -23,10 +23,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from minidiff import data
-from minidiff.course import checks as check
-from minidiff.course import figures, planner, widgets
+from minidiff.course import checks as check, figures, planner, widgets
 from minidiff.course.lessons import budget, show, style
-from minidiff.networks import Fold, UNet, UNetConfig, flops
+from minidiff.networks import SpaceToDepth, UNet, UNetConfig, flops
 
 style()
 
@@ -82,10 +81,10 @@ print(f"by hand {2 * N * N * d + 2 * N * N * d}, PyTorch counts {counter.get_tot
 # and no content, and Stable Diffusion's UNet takes no memory. Ours, and the real one:
 
 # %%
-from minidiff.training.recipes.presets import PRESETS
+from minidiff.training.recipes import RECIPES
 
 SD = UNetConfig()  # the defaults are Stable Diffusion 1.x
-nets = {name: preset.config for name, preset in PRESETS.items() if name in ("mnist", "color_digits", "cifar10")}
+nets = {name: RECIPES[name].config for name in ("mnist", "color_digits", "cifar10")}
 rows = {}
 with torch.device("meta"):
     for name, config in nets.items():
@@ -409,16 +408,16 @@ print("mean of parts of 6 and 2    ", [f"{g:.4f}" for g in (sum(parts) / 2)[0].t
 # right is exercise 3.) So minidiff refuses a batch that the processes cannot share equally.
 #
 # The same holds for parts that are computed one after the other on one GPU, because there is no memory for all at once:
-# **gradient accumulation**. Parts may be unequal there, so each comes with its share. `shares` hands them out, to one
+# **gradient accumulation**. Parts may be unequal there, so each comes with its fraction of the batch. `batch_parts` hands them out, to one
 # process and to many:
 
 # %%
-from minidiff.training.distributed import my_rows, shares
+from minidiff.training.distributed import batch_parts, my_rows
 
 print("one process, a batch of 8 in up to 3 parts:")
-for rows, share in shares(layer, 8, parts=3):
-    print(f"   rows {rows.start} to {rows.stop - 1}, which count {share:.3f}")
-total = sum(share * gradient(rows) for rows, share in shares(layer, 8, parts=3))
+for rows, fraction in batch_parts(layer, 8, parts=3):
+    print(f"   rows {rows.start} to {rows.stop - 1}, which count {fraction:.3f}")
+total = sum(fraction * gradient(rows) for rows, fraction in batch_parts(layer, 8, parts=3))
 print("together they are the whole gradient:", torch.allclose(total, whole, atol=1e-6))
 print("what this process has of a batch of 8:", my_rows(8), "(it is alone)")
 
@@ -429,7 +428,7 @@ print("what this process has of a batch of 8:", my_rows(8), "(it is alone)")
 from minidiff.diffusion import FLOW, flow
 from minidiff.training import TrainConfig, train
 
-digits, fold = data.mnist("validation"), Fold(2)
+digits, fold = data.mnist("validation"), SpaceToDepth(2)
 
 
 def three_steps(parts):
@@ -641,14 +640,14 @@ print("differences in bfloat16", [f"{value:.4f}" for value in (out.bfloat16() - 
 #
 # | in words | equation | in code |
 # |---|---|---|
-# | there and back | $3 \cdot \text{FLOP} \cdot \text{pictures}$ | {{minidiff/course/planner.py: return 3 * self.work.flops * self.millions * 1e6}} |
-# | hours | operations / (GPUs · peak · MFU) | {{minidiff/course/planner.py: return operations / (gpu.tflops * 1e12 * mfu * gpus) / 3600}} |
-# | two moments for every weight | $m, v$ of the shape of $\theta$ | {{minidiff/course/planner.py: "AdamW's two moments": 2 * weights,}} |
-# | a process's rows | from $r B / N$ to $(r + 1) B / N$ | {{minidiff/training/distributed.py: return slice(first, first + mine)}} |
-# | averaged gradients | $\frac{1}{N} \sum_r g_r$ | {{minidiff/training/distributed.py: return DistributedDataParallel(net) if size() > 1 else net}} |
-# | parts and their shares | $\sum_p \frac{B_p}{B}\, g_p$ | {{minidiff/training/loop.py: (share * part).backward()}} |
-# | a new order every epoch | a permutation of (seed + epoch) | {{minidiff/data/shards.py: order = torch.randperm(len(shards), generator=torch.Generator().manual_seed(seed + epoch))}} |
-# | rounded copies to compute with | $\theta \to \text{bf16}(\theta)$ | {{minidiff/training/loop.py: with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):}} |
+# | there and back | $3 \cdot \text{FLOP} \cdot \text{pictures}$ | {{planner.operations: return 3 * self.work.flops * self.millions * 1e6}} |
+# | hours | operations / (GPUs · peak · MFU) | {{planner.hours: return operations / (gpu.tflops * 1e12 * mfu * gpus) / 3600}} |
+# | two moments for every weight | $m, v$ of the shape of $\theta$ | {{planner.memory: "AdamW's two moments": 2 * weights,}} |
+# | a process's rows | from $r B / N$ to $(r + 1) B / N$ | {{distributed.my_rows: return slice(first, first + mine)}} |
+# | averaged gradients | $\frac{1}{N} \sum_r g_r$ | {{distributed.together: return DistributedDataParallel(net) if size() > 1 else net}} |
+# | parts and their shares | $\sum_p \frac{B_p}{B}\, g_p$ | {{optimise.optimise: (fraction * part).backward()}} |
+# | a new order every epoch | a permutation of (seed + epoch) | {{shards.shard_batches: order = torch.randperm(len(shards), generator=torch.Generator().manual_seed(seed + epoch))}} |
+# | rounded copies to compute with | $\theta \to \text{bf16}(\theta)$ | {{optimise.optimise: with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):}} |
 #
 # ## Exercises
 #

@@ -33,13 +33,13 @@ l01_to_model = Exercise(
             lambda pixels: pixels.double() / 255 - 0.5,
             "pictures in [-0.5, 0.5]: centred, but half as large as they should be.",
             "the divisor, which should be half of 255.",
-            "the noise wins too early, since every picture is half as loud.",
+            "the noise takes over too early, since every picture has half its contrast.",
         ),
         Bug(
             lambda pixels: pixels.double() / 128 - 1,
             "a division by 128 instead of 127.5: white becomes 0.992, not 1.",
             "the divisor: 0 to 255 has its middle at 127.5.",
-            "white is a shade too dark; nobody sees it, but a saved picture differs from what was loaded.",
+            "white is a shade too dark. The eye does not notice, but a saved picture differs from the one that was loaded.",
         ),
         Bug(
             lambda pixels: (pixels - 127.5).double(),
@@ -97,7 +97,7 @@ l01_one_step = Exercise(
         ),
         Bug(
             lambda x, eps, beta: math.sqrt(beta) * x + math.sqrt(1 - beta) * eps,
-            "the two factors swapped: beta is the share of the noise.",
+            "the two factors swapped: the square root of beta belongs to the noise.",
             "which factor stands in front of x.",
             "after a single step nothing but noise is left.",
         ),
@@ -105,7 +105,7 @@ l01_one_step = Exercise(
             lambda x, eps, beta: math.sqrt(1 - beta) * x - math.sqrt(beta) * eps,
             "noise taken away where it should be added.",
             "the sign in front of eps.",
-            "nothing: -eps is as good a noise as eps. But the network is then taught the wrong sign.",
+            "there is no visible effect, since -eps is as likely as eps. But the network is then taught the wrong sign.",
         ),
     ),
 )
@@ -159,7 +159,7 @@ l01_add_noise = Exercise(
             lambda x0, eps, alpha, sigma: _per_picture(alpha) * x0 + _per_picture(sigma) ** 2 * eps,
             "a variance where a standard deviation belongs: sigma is squared.",
             "the factor in front of eps.",
-            "the noise comes too late and is too weak in the middle of the way.",
+            "the noise comes too late and is too weak at intermediate times.",
             "https://github.com/huggingface/diffusion-models-class/issues/18",
         ),
         Bug(

@@ -51,7 +51,7 @@ l01_alphas = Exercise(
             lambda betas: torch.cat([torch.ones(1).to(betas), torch.cumprod(1 - betas, dim=0)[:-1]]).sqrt(),
             "a table that begins one step too early: its first entry is the clean picture.",
             "entry 0, which should already have the first beta in it.",
-            "nothing to see in one picture; the sampler's last step does nothing and leaves a little noise.",
+            "there is no visible effect in one picture, but the sampler's last step does nothing and leaves a little noise.",
             "https://github.com/lucidrains/denoising-diffusion-pytorch/issues/18",
         ),
         Bug(
@@ -64,7 +64,7 @@ l01_alphas = Exercise(
             lambda betas: (1 - torch.cumprod(1 - betas, dim=0)).sqrt(),
             "sigma where alpha was asked for: this is what has come, not what is left.",
             "the outer `1 -`.",
-            "the walk runs backwards, from noise to picture.",
+            "the process runs backwards, from noise to picture.",
         ),
     ),
 )

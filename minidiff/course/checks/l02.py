@@ -37,7 +37,7 @@ l02_loss = Exercise(
     (
         Bug(
             lambda net, x0, eps, t, alpha, sigma: (net(alpha * x0 + sigma * eps, t) - x0).square().mean(),
-            "the clean picture as the target, for a network that is asked for the noise.",
+            "the clean picture as the target, for a network that is meant to predict the noise.",
             "what the answer is compared with: it should be eps.",
             "the network learns well, but the sampler takes its pictures for noise, and no digit comes out.",
             "https://github.com/rinongal/textual_inversion/issues/135",
@@ -50,7 +50,7 @@ l02_loss = Exercise(
         ),
         Bug(
             lambda net, x0, eps, t, alpha, sigma: (net(x0, t) - eps).square().mean(),
-            "a network that is shown the clean picture: from it nobody can tell the noise.",
+            "a network that is given the clean picture, from which the noise cannot be predicted.",
             "the first argument of net.",
             "the loss stays at 1, and samples are noise.",
         ),
@@ -58,14 +58,14 @@ l02_loss = Exercise(
             lambda net, x0, eps, t, alpha, sigma: (net(alpha * x0 + sigma * eps, t) - eps).square().sum(),
             "a sum where the mean was asked for.",
             "the last operation: with the sum, the learning rate would depend on the size of pictures and batch.",
-            "nothing with AdamW, which rescales its gradients; plain gradient descent explodes.",
+            "there is no visible effect with AdamW, which rescales its gradients; plain gradient descent diverges.",
             "https://github.com/zoubohao/DenoisingDiffusionProbabilityModel-ddpm-/issues/12",
         ),
         Bug(
             lambda net, x0, eps, t, alpha, sigma: (net(alpha * x0 + sigma * eps, t) - eps).square().flatten(1).mean(1),
             "one loss for every picture; training needs a single number.",
             "the axes of your mean: take it over the pictures too.",
-            "nothing: `backward` refuses anything but a scalar.",
+            "training never starts: `backward` accepts only a scalar.",
         ),
         Bug(
             lambda net, x0, eps, t, alpha, sigma: (net(alpha * x0 + sigma * eps, t) - eps).abs().mean(),
@@ -77,7 +77,7 @@ l02_loss = Exercise(
             lambda net, x0, eps, t, alpha, sigma: (net(alpha * x0 + sigma * eps, t) - eps).square().mean().sqrt(),
             "the root of the mean squared error.",
             "the last operation: no root.",
-            "little. But the gradient is then divided by the loss, so that batches no longer count alike.",
+            "there is little visible effect. But the gradient is then divided by the loss, so batches no longer count equally.",
         ),
         Bug(
             lambda net, x0, eps, t, alpha, sigma: (net(alpha * x0 + sigma**2 * eps, t) - eps).square().mean(),
@@ -93,13 +93,13 @@ l02_loss = Exercise(
         ),
         Bug(
             lambda net, x0, eps, t, alpha, sigma: (net(alpha * x0 + sigma * eps, sigma) - eps).square().mean(),
-            "a network that is told sigma in place of the time.",
+            "a network that is given sigma in place of the time.",
             "the second argument of net. On the flow schedule the two are the same, on others they are not.",
-            "the sampler tells it t, and it cleans for another amount of noise than there is.",
+            "the sampler passes t, so the network removes a different amount of noise than there is.",
         ),
         Bug(
             lambda net, x0, eps, t, alpha, sigma: (net(alpha * x0 + sigma * eps, 1 - t) - eps).square().mean(),
-            "time that runs backwards: the network is told 1 - t.",
+            "time that runs backwards: the network is given 1 - t.",
             "the second argument of net. Here 0 is the clean end.",
             "the loss looks healthy, but the sampler counts the other way and draws noise.",
         ),
@@ -156,7 +156,7 @@ l02_x0_from_eps = Exercise(
             lambda x, eps_hat, alpha, sigma: (x - sigma**2 * eps_hat) / alpha,
             "a variance where a standard deviation belongs: sigma is squared.",
             "the factor in front of eps_hat.",
-            "grain that stays, most of it in the middle of the way.",
+            "grain that stays, most of it at intermediate times.",
         ),
         Bug(
             lambda x, eps_hat, alpha, sigma: (x - sigma * eps_hat) / sigma,
@@ -226,7 +226,7 @@ l02_x0_from_v = Exercise(
         Bug(
             lambda x, v, alpha, sigma: alpha**2 * x - sigma**2 * v,
             "alpha and sigma squared.",
-            "the two factors: squares come up on the way, as alpha**2 + sigma**2 = 1, but not in the result.",
+            "the two factors: squares come up in the derivation, as alpha**2 + sigma**2 = 1, but not in the result.",
             "dim pictures with noise that stays.",
         ),
     ),

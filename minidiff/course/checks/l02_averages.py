@@ -30,7 +30,7 @@ l02_best_guess = Exercise(
     (
         Bug(
             lambda x, points, alpha, sigma: points[_squares(x, alpha * points).argmin(1)],
-            "the nearest point alone, the likeliest. The best guess is a mean of all, each as much as it is likely.",
+            "the nearest point alone. The best guess is a mean over all points, each weighted by its probability.",
             "how the distances become weights.",
             "sharp pictures from the first step on, and every one of them out of the training data.",
         ),
@@ -38,19 +38,19 @@ l02_best_guess = Exercise(
             lambda x, points, alpha, sigma: torch.softmax(-_squares(x, points) / (2 * sigma**2), dim=1) @ points,
             "distances to the points themselves; but x lies near one that has been shrunk.",
             "the distance: it goes from x to alpha * point.",
-            "beliefs that lean to points that lie too near the centre.",
+            "estimates that are pulled toward points too near the centre.",
         ),
         Bug(
             lambda x, points, alpha, sigma: torch.softmax(-_squares(x, alpha * points) / sigma**2, dim=1) @ points,
             "sigma**2 where the exponent of a Gaussian has 2 * sigma**2.",
             "the divisor in the exponent.",
-            "beliefs that are a little too sure.",
+            "estimates that are a little too confident.",
         ),
         Bug(
             lambda x, points, alpha, sigma: torch.softmax(-_squares(x, alpha * points) / (2 * sigma), dim=1) @ points,
             "a standard deviation where the variance belongs: sigma is not squared.",
             "the divisor in the exponent.",
-            "beliefs that are too vague, most of all where there is little noise.",
+            "estimates that are too vague, most of all where there is little noise.",
         ),
         Bug(
             lambda x, points, alpha, sigma: points.mean(0).expand(len(x), -1),
@@ -64,7 +64,7 @@ l02_best_guess = Exercise(
             ),
             "weights that add up to 1 over the batch: the softmax runs along the wrong axis.",
             "the axis of the softmax: for each x, the weights of the N points add up to 1.",
-            "beliefs that change with what else is in the batch.",
+            "estimates that change with the rest of the batch.",
             "https://github.com/labmlai/annotated_deep_learning_paper_implementations/issues/146",
         ),
         Bug(
@@ -73,13 +73,13 @@ l02_best_guess = Exercise(
             ),
             "the distance where its square belongs.",
             "the exponent: no root.",
-            "beliefs that listen too much to points far away.",
+            "estimates that give too much weight to points far away.",
         ),
         Bug(
             lambda x, points, alpha, sigma: torch.softmax(_squares(x, alpha * points) / (2 * sigma**2), dim=1) @ points,
             "a missing minus sign: the points farthest away weigh most.",
             "the sign in the exponent.",
-            "beliefs on the opposite side of the cloud.",
+            "estimates on the opposite side of the cloud.",
         ),
         Bug(
             lambda x, points, alpha, sigma: (
@@ -201,7 +201,7 @@ l02_ema = Exercise(
             "an average that begins with the weights after the first step: a copied dict still holds the same tensors, "
             "and that step changes them in place.",
             "how the mean begins: every tensor needs a `clone`, before training starts.",
-            "hardly anything after many steps; with a mean updated in place it would be a disaster.",
+            "there is hardly any effect after many steps, but a mean that is updated in place would ruin training.",
         ),
         Bug(
             _same_tensors_in_place,
@@ -211,7 +211,7 @@ l02_ema = Exercise(
         ),
         Bug(
             lambda begin, n, decay: ema(begin, n, 1 - decay),
-            "decay swapped: it is the share of the old mean.",
+            "decay swapped: it is the weight of the old mean.",
             "which of the two decay belongs to.",
             "as if there were no average: it follows the weights at every step.",
         ),
@@ -219,13 +219,13 @@ l02_ema = Exercise(
             _before_the_step,
             "a mean taken before the step: the last one is never in it.",
             "the order of the two lines in your loop.",
-            "nothing, since a step is small; but a run of one step returns the random start.",
+            "there is no visible effect, since a step is small; but a run of one step returns the random start.",
         ),
         Bug(
             _plain_mean,
             "a plain mean of the weights after every step.",
             "the update: what is older should count less, by the factor decay a step.",
-            "noise or blur, since the first weights, which knew nothing, count as much as the last.",
+            "noise or blur, since the first weights, which are random, count as much as the last.",
         ),
         Bug(
             lambda begin, n, decay: _average(

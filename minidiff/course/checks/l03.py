@@ -50,16 +50,16 @@ l03_ancestral_step = Exercise(
     (
         Bug(
             _ancestral(std=lambda *at: _added(*at).sqrt()),
-            "noise added at the last step too: the spread is that of the forward step, which is not 0 at sigma_to = 0.",
+            "noise added at the last step too: its standard deviation is that of the forward step, which is not 0 at sigma_to = 0.",
             "the factor of the noise: it should have sigma_to in it, and so vanish with it.",
             "a grain lies over the finished picture.",
             "https://github.com/TeaPearce/Conditional_Diffusion_MNIST/issues/10",
         ),
         Bug(
             _ancestral(std=lambda *at: _added(*at).sqrt() * (at[-1] > 0)),
-            "the large variance, that of the forward step; asked for is the small one, of the posterior.",
+            "the large variance, that of the forward step, in place of the small one, that of the posterior.",
             "the factor of the noise: sigma_to / sigma is missing.",
-            "nothing with many steps; with few, specks of noise stay around the strokes.",
+            "there is no visible effect with many steps; with few, specks of noise stay around the strokes.",
             "https://github.com/zoubohao/DenoisingDiffusionProbabilityModel-ddpm-/issues/18",
         ),
         Bug(
@@ -88,9 +88,9 @@ l03_ancestral_step = Exercise(
         ),
         Bug(
             _ancestral(mean=lambda x, x0_hat, a, s, a_to, s_to: a_to * x0_hat, std=lambda *at: at[-1]),
-            "the belief noised all over again: x itself is forgotten at every step.",
+            "x0_hat noised from scratch: x itself is forgotten at every step.",
             "the argument x: the mean lies between x and x0_hat.",
-            "digits still, but not DDPM's: every step starts a new picture, and the walk flickers.",
+            "digits still, but not DDPM's: every step starts a new picture, and the trajectory flickers.",
         ),
         Bug(
             lambda x, x0_hat, noise, a, s, a_to, s_to: ancestral_step(x, x0_hat, noise, a_to**2 / a, s, a_to, s_to),
@@ -143,7 +143,7 @@ l03_ddim_step = Exercise(
         ),
         Bug(
             lambda x, x0_hat, a, s, a_to, s_to: a_to * x0_hat + s_to * x,
-            "x put back in the place of the noise.",
+            "x in place of the noise.",
             "what stands behind sigma_to: x holds the picture too, so take that out first.",
             "strokes too thin or too bold: the noise is too weak and has a ghost of the picture in it.",
         ),
@@ -155,7 +155,7 @@ l03_ddim_step = Exercise(
         ),
         Bug(
             lambda x, x0_hat, a, s, a_to, s_to: a_to * x0_hat,
-            "the belief without its noise: nothing is put back.",
+            "x0_hat without noise: nothing is put back.",
             "the second half of the sum, sigma_to * eps_hat.",
             "bold, smooth strokes: from the first step on there is no noise for the network to see through.",
         ),
@@ -195,36 +195,36 @@ l03_heun_step = Exercise(
             lambda slope, x, t, t_to: x + (t_to - t) * (slope(x, t) + slope(x + (t_to - t) * slope(x, t), t)) / 2,
             "a second slope at the old time.",
             "the time in the second call: that point is reached at t_to.",
-            "the price of Heun for the order of Euler: twice the steps only halve the error.",
+            "the cost of Heun with the order of Euler: twice the steps only halve the error.",
             "https://github.com/huggingface/diffusers/pull/1512",
         ),
         Bug(
             lambda slope, x, t, t_to: x + (t_to - t) * (slope(x, t) + slope(x, t_to)) / 2,
             "a second slope at the old x.",
             "the first argument of the second call: step there first, with the first slope.",
-            "the price of Heun for the order of Euler: twice the steps only halve the error.",
+            "the cost of Heun with the order of Euler: twice the steps only halve the error.",
         ),
         Bug(
             lambda slope, x, t, t_to: x + 2 * (heun_step(slope, x, t, t_to) - x),
             "two slopes added up and not averaged: the step is twice too long.",
             "the factor 1/2 in front of their sum.",
-            "the walk overshoots, and strokes come out too bold.",
+            "the trajectory overshoots, and strokes come out too bold.",
         ),
         Bug(
             lambda slope, x, t, t_to: x + (t_to - t) * slope(x + (t_to - t) / 2 * slope(x, t), (t + t_to) / 2),
-            "the midpoint method: the slope is taken half way. It is second order too and a good answer, but not Heun's.",
+            "the midpoint method: the slope is taken halfway. It is second order too and a good answer, but not Heun's.",
             "where the second slope is taken, at the end of the step, and average it with the first.",
-            "nothing: with equal steps it is about as good.",
+            "there is no visible effect: with equal steps the method is about as good.",
         ),
         Bug(
             lambda slope, x, t, t_to: heun_step(lambda y, s: -slope(y, s), x, t, t_to),
             "a step in the wrong direction: t - t_to where t_to - t belongs.",
-            "the sign of the step's length, which is negative on the way to the data.",
+            "the sign of the step's length, which is negative when you go toward the data.",
             "noise grows instead of shrinking.",
         ),
         Bug(
             lambda slope, x, t, t_to: x + (t_to - t) * slope(x + (t_to - t) * slope(x, t), t_to),
-            "only the second slope used: the first found the place, then was forgotten.",
+            "only the second slope used: the first found the point, then was forgotten.",
             "the average: both slopes count half.",
             "as far off as Euler, to the other side: first order.",
         ),

@@ -16,7 +16,7 @@ def walk(denoise, step, x, times, *, told=0, first=0, last=None, back=None) -> T
     stops = times[first:last]
     for now, to in zip(stops, stops[1:], strict=False):
         x0_hat = denoise(start if back == "start" else x, (now, to, times[0])[told])
-        x = step(x0_hat if back == "belief" else x, x0_hat, now, to)
+        x = step(x0_hat if back == "x0_hat" else x, x0_hat, now, to)
     return x0_hat if back == "answer" else x
 
 
@@ -33,7 +33,7 @@ def _toy_step(x: Tensor, x0_hat: Tensor, t: Tensor, t_to: Tensor) -> Tensor:
 
 
 l03_walk = Exercise(
-    "walk",
+    "sampling loop",
     lambda denoise, step, x, times: walk(denoise, step, x, times),
     lambda: [
         (f"times {', '.join(f'{t:g}' for t in times)}", (_toy_denoise, _toy_step, noise(2, 2), torch.tensor(times)))
@@ -42,52 +42,52 @@ l03_walk = Exercise(
     (
         Bug(
             _loop(last=-1),
-            "a walk without its last step.",
+            "a loop without its last step.",
             "where the loop ends: n + 1 times are n steps, and the last of them reaches the last time.",
             "a little noise is left on every picture, more of it the fewer steps there are.",
             "https://github.com/huggingface/diffusers/pull/6477",
         ),
         Bug(
             _loop(first=1),
-            "a walk without its first step.",
+            "a loop without its first step.",
             "where the loop begins: the first step leaves from times[0].",
-            "little with many steps; with few, specks of noise that the network took for strokes.",
+            "there is little effect with many steps; with few, specks of noise that the network mistook for strokes.",
             "https://github.com/huggingface/diffusers/issues/2585",
         ),
         Bug(
             _loop(told=1),
-            "a denoiser that is told the time it goes to, not the time x is at.",
+            "a denoiser that is given the time it goes to, not the time of x.",
             "the time in the call of denoise: one off.",
             "the network takes noise for picture and leaves some of it standing, more with few steps.",
             "https://github.com/CompVis/latent-diffusion/issues/136",
         ),
         Bug(
             _loop(told=2),
-            "a denoiser that is told the first time at every step.",
+            "a denoiser that is given the first time at every step.",
             "the time in the call of denoise: it should fall with x.",
-            "a blurred average: the network believes that all it sees is noise.",
+            "a blurred average: the network treats everything as noise.",
         ),
         Bug(
             _loop(back="start"),
             "a denoiser that is shown the starting noise at every step.",
             "the first argument of denoise: the new x has to go back in.",
-            "noise: the network is told that less and less of it is there, and always shown all of it.",
+            "noise: the network is told that less and less of it is left, but always gets all of it.",
         ),
         Bug(
-            _loop(back="belief"),
-            "the belief x0_hat handed on as if it were the noisy picture.",
+            _loop(back="x0_hat"),
+            "x0_hat handed on as if it were the noisy picture.",
             "the first argument of step, which is x.",
             "strokes get thinner with every step, until nothing is left.",
         ),
         Bug(
             _loop(back="answer"),
-            "the last belief returned instead of x.",
-            "your last line: the walk has reached x.",
-            "nothing, if the last time is 0, where both are the same; a walk that ends earlier is skipped to its end.",
+            "the last x0_hat returned instead of x.",
+            "your last line: the loop has reached x.",
+            "there is no visible effect if the last time is 0, where both are the same; a loop that ends earlier jumps to a clean picture.",
         ),
         Bug(
             lambda denoise, step, x, times: walk(denoise, step, x, times.flip(0)),
-            "a walk in the wrong direction, from the last time to the first.",
+            "a loop in the wrong direction, from the last time to the first.",
             "the order of the times: they fall, from noise to data.",
             "noise, or no picture at all: a step that leaves from sigma = 0 divides by it.",
         ),
@@ -121,7 +121,7 @@ l03_order = Exercise(
             lambda steps, errors: _fit(steps.log(), errors.log()),
             "the slope itself, which is negative: errors fall.",
             "the sign.",
-            "nothing but a number with a minus.",
+            "there is no visible effect, except for the minus in front of the number.",
         ),
         Bug(
             lambda steps, errors: -_fit(steps, errors),
@@ -145,13 +145,13 @@ l03_order = Exercise(
             lambda steps, errors: (errors[0] / errors[1]).log2(),
             "the ratio of two errors in base 2: right only if the second took twice as many steps.",
             "the steps, which your answer does not use.",
-            "nothing, as long as every run doubles the steps.",
+            "there is no visible effect as long as every run doubles the steps.",
         ),
         Bug(
             lambda steps, errors: -1 / _fit(steps.log(), errors.log()),
             "the slope upside down: log steps against log errors.",
             "which of the two is divided by which: errors stand upright, steps lie.",
-            "order 0.5 where it is 2; at order 1 nobody notices.",
+            "order 0.5 where it is 2; at order 1 the two agree.",
         ),
     ),
 )

@@ -25,7 +25,7 @@ l04_accuracy = Exercise(
     (
         Bug(
             lambda answers, wanted, classes: (answers == wanted).double().mean(),
-            "one share of all pictures; a share for each class was asked for.",
+            "one accuracy over all pictures; the exercise asks for one for each class.",
             "the pictures you take the mean over: only those asked for as this class.",
             "a model that fails at every eight and at nothing else looks nine tenths good.",
         ),
@@ -33,7 +33,7 @@ l04_accuracy = Exercise(
             lambda answers, wanted, classes: torch.stack(
                 [(wanted[answers == d] == d).double().mean() for d in range(classes)]
             ),
-            "the share of what was read as d that had been asked for as d.",
+            "precision, the fraction of pictures read as d that were meant to be d.",
             "the mask: it should go by what was wanted, not by what was read.",
             "a class that is hardly ever drawn looks perfect, if those few are right.",
             "https://github.com/NVlabs/splatnet/issues/17",
@@ -44,13 +44,13 @@ l04_accuracy = Exercise(
             ),
             "hits divided by the number of all pictures, not by that of the class.",
             "the divisor, which is how many were asked for as d.",
-            "no class gets above its own share of the data, and all look bad.",
+            "no class gets above its own fraction of the data, and all look bad.",
         ),
         Bug(
             lambda answers, wanted, classes: torch.stack(
                 [((answers == d) & (wanted == d)).double().sum() for d in range(classes)]
             ),
-            "counts where shares were asked for.",
+            "counts instead of fractions.",
             "the last operation: a mean instead of a sum.",
             "frequent classes look better than rare ones.",
         ),
@@ -65,7 +65,7 @@ l04_accuracy = Exercise(
         ),
         Bug(
             lambda answers, wanted, classes: 1 - accuracy_by_class(answers, wanted, classes),
-            "the share of errors.",
+            "the error rate.",
             "the comparison: count what agrees.",
             "the best class looks worst.",
         ),
@@ -73,7 +73,7 @@ l04_accuracy = Exercise(
             lambda answers, wanted, classes: torch.stack(
                 [(answers == d).sum() / (wanted == d).sum() for d in range(classes)]
             ),
-            "how often d was read, over how often it was asked for: whether it was the same picture is not looked at.",
+            "how often d was read, over how often it was asked for, without checking that it was the same picture.",
             "the numerator: a hit is a picture that was asked for as d and read as d.",
             "two classes that are always mistaken for each other look perfect.",
         ),
@@ -128,8 +128,8 @@ l04_features = Exercise(
         Bug(
             _asked(train=True),
             "a judge left in training mode: it normalises every picture by the batch it happens to be in.",
-            "the line before the first question: `judge.eval()`.",
-            "little with large mixed batches; but features, and the distance, change when you sort or cut the set differently.",
+            "the line before the first forward pass: `judge.eval()`.",
+            "there is little effect with large mixed batches, but features and distance change when you sort or cut the set differently.",
             "https://github.com/sangwoomo/FreezeD/issues/3",
         ),
         Bug(
@@ -160,9 +160,9 @@ l04_features = Exercise(
         ),
         Bug(
             lambda judge, pictures, size: judge.eval()(pictures * 2 - 1),
-            "the judge's answers, one number a class, instead of its features.",
+            "the judge's logits, one a class, instead of its features.",
             "what you call: `judge.features(x)`, not `judge(x)`.",
-            "a distance between ten answers: whatever does not change the reading goes unnoticed.",
+            "a distance between ten logits: whatever does not change the class goes unnoticed.",
             "https://github.com/pytorch/ignite/issues/3221",
         ),
         Bug(
@@ -171,7 +171,7 @@ l04_features = Exercise(
             ),
             "a last part that was thrown away because it is not full, as with drop_last=True.",
             "the number of rows: one for each picture.",
-            "nothing, until two sets are compared that lost differently many.",
+            "there is no visible effect, until you compare two sets that have lost different numbers of pictures.",
             "https://github.com/bioinf-jku/TTUR/pull/20",
         ),
         Bug(
@@ -179,7 +179,7 @@ l04_features = Exercise(
                 [judge.eval().features(p * 2 - 1).mean(0) for p in pictures.split(size)]
             ),
             "one row a batch: the mean of its features.",
-            "any mean that you take: the spread between pictures is half of what is compared later.",
+            "any mean that you take: the variance between pictures is half of what is compared later.",
             "a covariance that is far too small, and a distance that depends on the size of the batch.",
         ),
         Bug(

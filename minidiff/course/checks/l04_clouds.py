@@ -43,12 +43,12 @@ l04_precision = Exercise(
             ),
             "the point itself counted as its own nearest neighbour: every ball is one neighbour too small.",
             "the k-th smallest distance: the smallest in each row is 0, that to the point itself.",
-            "at k = 1 precision is 0, or the share of copies; with more neighbours it is a little too low.",
+            "at k = 1 precision is 0, or the fraction of copies; with more neighbours it is a little too low.",
             "https://github.com/satijalab/seurat/issues/2326",
         ),
         Bug(
             lambda real, fake, k: precision(fake, real, k),
-            "recall: balls around the generated points, and the share of real ones in them.",
+            "recall: balls around the generated points, and the fraction of real ones in them.",
             "whose balls, and whose points: balls around the real ones here.",
             "a model that draws one good digit only gets the low number where it deserves the high one, and the reverse.",
             "https://github.com/toshas/torch-fidelity/issues/58",
@@ -67,13 +67,13 @@ l04_precision = Exercise(
         ),
         Bug(
             lambda real, fake, k: (distances(fake, real) <= reach(real, k)).double().mean(),
-            "the share of all pairs of point and ball, not of points.",
+            "the fraction of all pairs of point and ball, not of points.",
             "the operation over the balls: first any ball, then the mean.",
             "a number near 0 even for real digits.",
         ),
         Bug(
             lambda real, fake, k: (distances(fake, real) <= reach(real, k)).any(0).double().mean(),
-            "the share of balls that hold a generated point, which is called coverage: the axis is the other one.",
+            "coverage, the fraction of balls that hold a generated point: the axis is the other one.",
             "the axis of any: one truth for each generated point should be left.",
             "it behaves like recall: it falls when kinds of pictures are missing.",
         ),
@@ -162,7 +162,7 @@ l04_frechet = Exercise(
             _apart(cov=lambda x: x.T.cov(correction=0)),
             "a covariance divided by N, not by N - 1.",
             "how the covariance is made: `cov()` divides by N - 1, and so does `numpy.cov`, but not with `bias=True`.",
-            "little with a thousand pictures; with few, sets of different size are not treated alike.",
+            "there is little effect with a thousand pictures; with few, sets of different size are treated differently.",
             "https://github.com/tqch/ddpm-torch/issues/11",
         ),
         Bug(
@@ -222,7 +222,7 @@ l04_frechet = Exercise(
         ),
         Bug(
             _apart(power=0),
-            "the means left out, and a 1 in their place.",
+            "the means left out, with a 1 in their place.",
             "the first term: the distance of the means, to the power of 2.",
             "never below 1.",
         ),

@@ -1,4 +1,4 @@
-"""Exercise of lesson 04, continued: what is new, and what was learned by heart."""
+"""Exercise of lesson 04, continued: memorisation."""
 
 import torch
 from torch import Tensor
@@ -86,7 +86,7 @@ l04_memorisation = Exercise(
         ),
         Bug(
             lambda queries, train, heldout: _near(queries, train).mean() / _near(heldout, train).mean(),
-            "the held-out pictures in place of the queries below the line: how near *they* are to train.",
+            "the held-out pictures in place of the queries in the denominator: how near *they* are to train.",
             "the denominator: again the distances of the queries.",
             "a model whose pictures are dull and near to everything looks like a copier.",
         ),
@@ -100,7 +100,7 @@ l04_memorisation = Exercise(
         ),
         Bug(
             lambda queries, train, heldout: (_near(queries, train) < _near(queries, heldout)).double().mean(),
-            "the share of pictures that are nearer to train than to held-out.",
+            "the fraction of pictures that are nearer to train than to held-out.",
             "the comparison: means were asked for, not a vote.",
             "the larger of the two pools wins the vote, whatever the model does.",
         ),

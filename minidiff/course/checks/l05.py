@@ -1,4 +1,4 @@
-"""Exercises of lesson 05, the UNet: what it is told about time, and how it normalises."""
+"""Exercises of lesson 05, the UNet: how it embeds the time, and how it normalises."""
 
 import math
 
@@ -36,21 +36,21 @@ l05_time_embedding = Exercise(
             lambda t, dim: _waves(t, dim // 2),
             "t itself in the waves, which were made for times up to 1000.",
             "what the rates are multiplied by: between 0 and 1 even the fastest wave makes only a sixth of a turn.",
-            "in the shipped model, loose specks: to the network every moment is the end of the walk.",
+            "in the shipped model, loose specks: to the network every step looks like the last one.",
             "https://github.com/sihyun-yu/REPA/issues/40",
         ),
         Bug(
             lambda t, dim: _waves(1000 * t, dim // 2).roll(dim // 2, dims=-1),
             "the sines first.",
             "the order in which the two halves are joined: cosines first. Either will do, if the weights have learned it.",
-            "nothing in a network trained so; in the shipped model, scribbles and grain, as its weights find each wave in the wrong place.",
+            "there is no visible effect in a network trained this way; in the shipped model, scribbles and grain, since its weights meet each wave in the wrong position.",
             "https://github.com/flashinfer-ai/flashinfer/pull/3819",
         ),
         Bug(
             lambda t, dim: _waves(1000 * t, dim // 2, dim // 2 - 1),
             "the exponent divided by half - 1: the slowest wave comes out exactly 10,000 times slower than the fastest.",
             "the divisor of the exponent. Papers differ here; this course, like Stable Diffusion, divides by half.",
-            "nothing in a network trained so; in the shipped model, strokes too many and too bold, as every time is told a little wrong.",
+            "there is no visible effect in a network trained this way; in the shipped model, too many strokes, all too bold, since every time is slightly wrong.",
             "https://github.com/kohya-ss/sd-scripts/pull/1187",
         ),
         Bug(
@@ -65,7 +65,7 @@ l05_time_embedding = Exercise(
             ).flatten(1),
             "cosine and sine in turns.",
             "how they are joined: all cosines, then all sines.",
-            "nothing in a network trained so; in the shipped model, scribbles and grain.",
+            "there is no visible effect in a network trained this way; in the shipped model, scribbles and grain.",
             "https://github.com/huggingface/diffusers/issues/3981",
         ),
         Bug(
@@ -84,14 +84,14 @@ l05_time_embedding = Exercise(
             lambda t, dim: _waves((1000 * t).floor(), dim // 2),
             "time cut down to a whole number.",
             "where time is made an integer: here it is continuous.",
-            "nothing you would see: the network hears a time that is wrong by less than a thousandth.",
+            "there is no visible effect: the time is wrong by less than a thousandth.",
             "https://github.com/NVlabs/DiffusionNFT/issues/42",
         ),
         Bug(
             lambda t, dim: _waves(1000 * t, dim // 2, sign=1),
             "rates that grow: from 1 to nearly 10,000 turns where they should fall.",
             "the sign in the exponent.",
-            "in the shipped model, scribbles and grain; and nothing to learn from, as neighbouring times share nothing.",
+            "in the shipped model, scribbles and grain. Such a network could not be trained either: neighbouring times look unrelated.",
             "https://github.com/harvardnlp/annotated-transformer/issues/131",
         ),
         Bug(
@@ -159,7 +159,7 @@ l05_group_norm = Exercise(
         Bug(
             lambda x, groups, weight, bias, eps: _affine(_normed(x, x.shape[1], eps), weight, bias),
             "one mean for every channel: that is instance norm.",
-            "how many channels share a mean: C / groups of them.",
+            "how many channels have a mean in common: C / groups of them.",
             "in the shipped model, digits broken into pieces, in front of a grid.",
             "https://github.com/onnx/onnx-tensorrt/pull/1052",
         ),
@@ -181,28 +181,28 @@ l05_group_norm = Exercise(
             lambda x, groups, weight, bias, eps: _affine(_normed(x, groups, eps, dims=2), weight, bias),
             "a mean of its own at every pixel.",
             "the axes of the mean: height and width belong to them.",
-            "in the shipped model, noise: flat areas come out as loud as strokes.",
+            "in the shipped model, noise: flat areas become as strong as strokes.",
             "https://github.com/pytorch/pytorch/issues/75862",
         ),
         Bug(
             _every_other,
             "groups made of every other channel: the channels of a group lie side by side.",
             "the reshape: (B, groups, C / groups, H, W), in this order.",
-            "nothing in a network trained so; in the shipped model, digits in gray behind a grid.",
+            "there is no visible effect in a network trained this way; in the shipped model, gray digits behind a grid.",
             "https://github.com/tenstorrent/tt-metal/pull/56202",
         ),
         Bug(
             lambda x, groups, weight, bias, eps: _affine(_normed(x, groups, eps, correction=1), weight, bias),
             "the unbiased variance, with n - 1 below: torch's var has it unless told otherwise.",
             "the variance: divide by n (correction=0).",
-            "nothing you would see: a group has hundreds of numbers. Compared with another library, digits differ after the third.",
+            "there is no visible effect: a group has hundreds of values. Against another library, results differ after the third digit.",
             "https://github.com/pytorch/pytorch/issues/22617",
         ),
         Bug(
             _eps_outside,
             "eps added outside of the root.",
             "the denominator: the root of (variance + eps).",
-            "nothing you would see, until a group is nearly constant.",
+            "there is no visible effect, until a group is nearly constant.",
             "https://github.com/taokong/group_normalization/issues/1",
         ),
         Bug(
@@ -216,7 +216,7 @@ l05_group_norm = Exercise(
             _no_mean,
             "RMS norm, a division alone: the mean was never taken away.",
             "the numerator.",
-            "little in a network trained so; in the shipped model, gray shapes on gray.",
+            "there is little effect in a network trained this way; in the shipped model, gray shapes on gray.",
         ),
         Bug(
             lambda x, groups, weight, bias, eps: _normed(x, groups, eps),

@@ -69,8 +69,8 @@ def _no_softmax(q, k, v, heads):
 
 def _attention_cases():
     return [
-        ("3 tokens ask 5, 4 channels, 2 heads", (1.5 * noise(2, 3, 4), 1.5 * noise(2, 5, 4, seed=1), noise(2, 5, 4, seed=2), 2)),
-        ("2 tokens ask 2, 6 channels, 3 heads", (2 * noise(1, 2, 6, seed=3), noise(1, 2, 6, seed=4), noise(1, 2, 6, seed=5), 3)),
+        ("3 queries, 5 keys, 4 channels, 2 heads", (1.5 * noise(2, 3, 4), 1.5 * noise(2, 5, 4, seed=1), noise(2, 5, 4, seed=2), 2)),
+        ("2 queries, 2 keys, 6 channels, 3 heads", (2 * noise(1, 2, 6, seed=3), noise(1, 2, 6, seed=4), noise(1, 2, 6, seed=5), 3)),
     ]  # fmt: skip
 
 
@@ -83,33 +83,33 @@ l05_attention = Exercise(
             _scaled(lambda d, heads: 1 / d),
             "scores divided by d where its root belongs.",
             "the scale: 1 / sqrt(d).",
-            "in the shipped model, nothing you would see: attention is a little too even.",
+            "there is no visible effect in the shipped model: attention is a little too even.",
             "https://github.com/delzac/cntkx/issues/10",
         ),
         Bug(
             _scaled(lambda d, heads: 1.0),
             "scores that are not scaled.",
-            "the scale: a sum of d products has a spread of sqrt(d), so divide by that.",
-            "in the shipped model, little, in widths of 16; the wider a head, the more each pixel stares at a single one.",
+            "the scale: a sum of d products has a standard deviation of sqrt(d), so divide by that.",
+            "there is little effect in the shipped model, whose heads are 16 wide; the wider a head, the more each pixel attends to a single one.",
             "https://github.com/Project-MONAI/GenerativeModels/issues/146",
         ),
         Bug(
             _scaled(lambda d, heads: (d * heads) ** -0.5),
             "scores divided by the root of all channels.",
             "the scale: d is the width of one head.",
-            "in the shipped model, nothing you would see: attention is a little too even.",
+            "there is no visible effect in the shipped model: attention is a little too even.",
             "https://github.com/lucidrains/vit-pytorch/issues/65",
         ),
         Bug(
             lambda q, k, v, heads: attention(q, k, v, 1),
             "a single head: all channels are compared at once.",
             "where `heads` is used.",
-            "in the shipped model, little: each pixel then looks everywhere in one way, not in four.",
+            "there is little effect in the shipped model: each pixel attends in one way, not in four.",
             "https://github.com/kornia/kornia/issues/2186",
         ),
         Bug(
             _along(-2),
-            "a softmax over those who ask: their shares should add up to 1 over those who answer.",
+            "a softmax over the queries: the weights should add up to 1 over the keys.",
             "the axis of the softmax: the last one, of the keys.",
             "in the shipped model, clean digits, but wrong ones: it is attention that reads the prompt.",
             "https://github.com/labmlai/annotated_deep_learning_paper_implementations/issues/282",
@@ -124,35 +124,35 @@ l05_attention = Exercise(
         Bug(
             _no_softmax,
             "no softmax: the scores themselves are the weights.",
-            "what v is multiplied by: positive shares that add up to 1.",
-            "in the shipped model, white blots: nothing keeps what a pixel gets within bounds.",
+            "what v is multiplied by: positive weights that add up to 1.",
+            "in the shipped model, white blots: the output of a pixel has no bounds.",
         ),
         Bug(
             lambda q, k, v, heads: attention(q, v, k, heads),
             "k and v swapped.",
-            "what is compared with q, the keys, and what is brought home, the values.",
-            "nothing in a network trained so; in the shipped model, clean digits, but wrong ones: attention reads the prompt.",
+            "what is compared with q, the keys, and what is averaged, the values.",
+            "there is no visible effect in a network trained this way; in the shipped model, clean but wrong digits: attention reads the prompt.",
             "https://github.com/jsbaan/transformer-from-scratch/issues/1",
         ),
         Bug(
             _plain_reshape,
             "a reshape alone: it cuts the tokens and not the channels into heads.",
             "how (B, N, C) becomes (B, heads, N, d): split the last axis, then move heads to the front.",
-            "in the shipped model, clean digits, half of them wrong ones. No shape is wrong, so nothing warns you.",
+            "in the shipped model, clean digits, half of them wrong. All shapes are right, so there is no error.",
             "https://github.com/reczoo/FuxiCTR/issues/30",
         ),
         Bug(
             _joined_untransposed,
             "heads joined by a reshape alone: tokens and heads get mixed.",
-            "the way back from (B, heads, N, d): heads must stand beside d again before the two are joined.",
-            "in the shipped model, clean digits, half of them wrong ones. No shape is wrong, so nothing warns you.",
+            "how you undo (B, heads, N, d): heads must stand beside d again before the two are joined.",
+            "in the shipped model, clean digits, half of them wrong. All shapes are right, so there is no error.",
             "https://github.com/jsbaan/transformer-from-scratch/pull/6",
         ),
         Bug(
             _every_other,
             "heads made of every other channel: the channels of a head lie side by side.",
             "the split of the last axis: (heads, d), in this order.",
-            "nothing in a network trained so, and hardly anything in the shipped model.",
+            "there is no visible effect in a network trained this way, and hardly any in the shipped model.",
         ),
     ),
 )

@@ -33,10 +33,10 @@ def _norm(shift: float) -> Callable[[Tensor], Tensor]:
 
 def _res_block_cases():
     # as many pictures as rows, as many channels as columns: what is added along the wrong axes fails nowhere
-    rooms = (_norm(0.3), _mix(2), _mix(3), _norm(-0.4), _mix(4), _mix(5))
+    layers = (_norm(0.3), _mix(2), _mix(3), _norm(-0.4), _mix(4), _mix(5))
     return [
-        ("two pictures, two channels, 2x2", (noise(2, 2, 2, 2), noise(2, 2, seed=1), *rooms)),
-        ("others, with a stronger emb", (2 * noise(2, 2, 2, 2, seed=6), 3 * noise(2, 2, seed=7), *rooms)),
+        ("two pictures, two channels, 2x2", (noise(2, 2, 2, 2), noise(2, 2, seed=1), *layers)),
+        ("others, with a stronger emb", (2 * noise(2, 2, 2, 2, seed=6), 3 * noise(2, 2, seed=7), *layers)),
     ]
 
 
@@ -56,7 +56,7 @@ l05_res_block = Exercise(
             lambda x, emb, n1, c1, p, n2, c2, s: x + _branch(x, emb, n1, c1, p, n2, c2),
             "x itself added, and not shortcut(x).",
             "the last line: where the number of channels changes, x has to be changed too.",
-            "nothing: where the number of channels changes, torch refuses.",
+            "you get an error before any picture: where the number of channels changes, the shapes do not match.",
             "https://github.com/lethienhoa/DenseNet-NLP/issues/4",
         ),
         Bug(
@@ -68,7 +68,7 @@ l05_res_block = Exercise(
         ),
         Bug(
             lambda x, emb, n1, c1, p, n2, c2, s: s(x) + c2(F.silu(n2(c1(F.silu(n1(x)))))),
-            "a block that is never told the time.",
+            "a block that is not given the time.",
             "emb: it is to be added between the two convolutions.",
             "in the shipped model, a maze of strokes.",
         ),
@@ -77,7 +77,7 @@ l05_res_block = Exercise(
                 s(x) + c2(F.silu(n2(c1(F.silu(n1(x)))) + p(F.silu(emb))[:, :, None, None]))
             ),
             "the time added after the second norm.",
-            "the place of the addition: between conv1 and norm2.",
+            "where you add: between conv1 and norm2.",
             "in the shipped model, ragged strokes.",
         ),
         Bug(
@@ -85,14 +85,14 @@ l05_res_block = Exercise(
                 s(x) + c2(F.silu(n2(c1(F.silu(n1(x) + p(F.silu(emb))[:, :, None, None])))))
             ),
             "the time added after the first norm: one convolution too early.",
-            "the place of the addition: between conv1 and norm2.",
-            "nothing: where the number of channels changes, torch refuses.",
+            "where you add: between conv1 and norm2.",
+            "you get an error before any picture: where the number of channels changes, the shapes do not match.",
         ),
         Bug(
             lambda x, emb, n1, c1, p, n2, c2, s: s(x) + c2(F.silu(n2(c1(F.silu(n1(x))) + p(F.silu(emb))))),
             "the time added without two new axes: its numbers land on rows and columns.",
             "the shape of project(...): (B, C) has to become (B, C, 1, 1). Torch adds (2, 2) to (2, 2, 2, 2) without a word.",
-            "a pattern that stays in place, if the sizes happen to fit; if they do not, torch refuses.",
+            "a pattern that does not move, if the sizes happen to fit; if they do not, PyTorch raises an error.",
         ),
         Bug(
             lambda x, emb, n1, c1, p, n2, c2, s: (
@@ -115,7 +115,7 @@ l05_res_block = Exercise(
             ),
             "each convolution before its norm: the older order, conv, norm, silu.",
             "the order within each half: norm, silu, conv.",
-            "little in a network trained so; with other weights torch refuses, as the norms have the wrong width.",
+            "there is little effect in a network trained this way; other weights cannot be loaded, since the norms have the wrong width.",
         ),
         Bug(
             lambda x, emb, n1, c1, p, n2, c2, s: s(x) + c2(n2(c1(n1(x)) + p(F.silu(emb))[:, :, None, None])),

@@ -33,7 +33,7 @@ l06_larger = Exercise(
             lambda t, s: larger(t, math.sqrt(s)),
             "the square root of s. The mean of s squared pixels has a standard deviation divided by s.",
             "over how many pixels you average: s times s of them.",
-            "large shapes that are seen too early in the walk, only less so than without a shift.",
+            "large shapes that appear too early in sampling, only less so than without a shift.",
         ),
         Bug(
             lambda t, s: larger(t, 1 / s),
@@ -57,11 +57,11 @@ l06_larger = Exercise(
             lambda t, s: (s * t).clamp(max=1),
             "sigma alone made larger, and cut off at 1: what should be s times as large is the ratio of sigma to alpha.",
             "what should be s times as large: t / (1 - t).",
-            "pure noise for a large part of the walk, in which nothing happens.",
+            "pure noise for a large part of sampling, in which nothing happens.",
         ),
         Bug(
             lambda t, s: s * t / (1 - t),
-            "the ratio sigma / alpha of the larger picture. Asked for is the time at which the schedule has it.",
+            "the ratio sigma / alpha of the larger picture, not the time at which the schedule reaches it.",
             "the last step: solve r = t / (1 - t) for t.",
             "an error from the sampler, which wants times within [0, 1].",
         ),
@@ -69,7 +69,7 @@ l06_larger = Exercise(
             lambda t, s: s * t / (1 + s * t),
             "a slip in the algebra: s * t / (1 + s * t), which is not 1 at t = 1.",
             "how you solved r = t / (1 - t) for t: with the ratio r = s t / (1 - t), t is r / (1 + r).",
-            "walks that begin with some picture in the noise, and end up pale.",
+            "sampling that starts with some picture in the noise, and ends up pale.",
         ),
         Bug(
             lambda t, s: 2 / math.pi * torch.atan(s * torch.tan(math.pi * t / 2)),
@@ -202,7 +202,7 @@ l06_album = Exercise(
         ),
         Bug(
             lambda begin, n, every, decay: _album(begin, n, every, 1 - decay),
-            "decay swapped: it is the share of the old mean.",
+            "decay swapped: it is the weight of the old mean.",
             "which of the two decay belongs to.",
             "as if there were no average.",
             "https://github.com/dome272/Diffusion-Models-pytorch/issues/38",
@@ -217,7 +217,7 @@ l06_album = Exercise(
             _drawn_before_the_update,
             "pictures drawn before the step's weights have gone into the average.",
             "the order of the two: first average, then draw.",
-            "hardly anything: every picture is one step late.",
+            "there is hardly any effect: every picture is one step late.",
         ),
         Bug(
             lambda begin, n, every, decay: _album(
@@ -232,7 +232,7 @@ l06_album = Exercise(
             lambda begin, n, every, decay: _album(begin, n, every, decay, update=_everything_averaged),
             "a counter that was averaged: half a step does not exist.",
             "the tensors of whole numbers: the newest one is copied.",
-            "hardly anything, until whoever reads the counter meets a fraction.",
+            "there is hardly any effect, until code that reads the counter meets a fraction.",
             "https://github.com/YU1ut/MixMatch-pytorch/issues/27",
         ),
         Bug(
@@ -253,7 +253,7 @@ l06_album = Exercise(
             "an average that begins with the weights after the first step: a copied dict holds the same tensors, "
             "and training changes them in place.",
             "how the average begins: every tensor needs a `clone`, before training starts.",
-            "hardly anything after many steps; with a mean updated in place it would be a disaster.",
+            "there is hardly any effect after many steps, but a mean that is updated in place would ruin training.",
         ),
     ),
 )

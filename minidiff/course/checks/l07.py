@@ -57,13 +57,13 @@ l07_log_p = Exercise(
         ),
         Bug(
             lambda logits, labels: log_p(logits, labels.roll(1)),
-            "labels that have moved on by one picture: each is asked for its neighbour's class.",
+            "labels that have moved on by one picture: each gets its neighbour's class.",
             "how rows and labels are paired.",
-            "good digits in the wrong places; the accuracy is no better than chance.",
+            "good digits in the wrong positions; the accuracy is no better than chance.",
         ),
         Bug(
             lambda logits, labels: F.log_softmax(logits, dim=1)[:, labels],
-            "every picture asked for every label, (B, B): a slice in front of the labels does not pair them with the rows.",
+            "every picture paired with every label, (B, B): a slice in front of the labels does not pair them with the rows.",
             "the first index: it should be the row's own number, not a colon.",
             "all pictures pulled toward a mixture of all the classes of the batch.",
         ),
@@ -113,13 +113,13 @@ l07_gradient = Exercise(
             _of_the_first,
             "the gradient of the first picture's log p alone: for all others it is zero.",
             "what is made of the B numbers before the gradient is asked for.",
-            "one guided picture in every batch, the others as if nothing had been asked.",
+            "one guided picture in every batch; the others are unconditional.",
         ),
         Bug(
             lambda log_p, x: gradient(lambda z: log_p(z).exp(), x),
             "the gradient of p, which is p times that of log p.",
             "what `log_p` returns: it is a logarithm already, and should stay one.",
-            "no pull at the start of the walk, where every class has a small p.",
+            "no pull at the start of sampling, where every class has a small p.",
         ),
         Bug(
             lambda log_p, x: -gradient(log_p, x),

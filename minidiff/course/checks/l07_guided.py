@@ -1,4 +1,4 @@
-"""Exercises of lesson 07, classifier guidance: what becomes of the belief."""
+"""Exercises of lesson 07, classifier guidance: the guided x0_hat."""
 
 from collections.abc import Callable
 
@@ -75,7 +75,7 @@ l07_move = Exercise(
         Bug(
             lambda x0_hat, gradient, alpha, sigma, w: move(x0_hat, gradient, alpha, sigma, 1 + w),
             "1 + w in place of w: another convention for the scale.",
-            "what w = 0 should give: the belief as it was.",
+            "what w = 0 should give: x0_hat as it was.",
             "pictures that show the class though the scale is 0.",
         ),
         Bug(
@@ -109,7 +109,7 @@ def belief(
 
 
 def _pulled(pull: Callable) -> Callable:
-    """The belief, moved along another gradient: pull(denoise, classify, x, t, labels)."""
+    """x0_hat, moved along another gradient: pull(denoise, classify, x, t, labels)."""
 
     def wrong(denoise, classify, x, t, labels, alpha, sigma, w):
         return denoise(x, t) + w * sigma**2 / alpha * pull(denoise, classify, x, t, labels)
@@ -144,28 +144,28 @@ def _belief_cases():
 
 
 l07_belief = Exercise(
-    "belief",
+    "guided x0_hat",
     belief,
     _belief_cases,
     (
         Bug(
             _pulled(lambda denoise, classify, x, t, labels: _pull(classify, denoise(x, t), t, labels)),
-            "a gradient at x0_hat: the classifier was shown the belief, and asked how to change that.",
-            "what the classifier is shown, and what `autograd.grad` is asked about: both should be x.",
-            "a classifier of noisy pictures that is shown blurred clean ones: its advice is of no use.",
+            "a gradient with respect to x0_hat: the classifier was given x0_hat in place of x.",
+            "the input of the classifier, and the variable in `autograd.grad`: both should be x.",
+            "a classifier of noisy pictures that gets blurred clean ones: its gradient is of no use.",
             "https://github.com/YWolfeee/Training-Free-Guidance/issues/5",
         ),
         Bug(
             _pulled(
                 lambda denoise, classify, x, t, labels: _pull(lambda z, t: classify(denoise(z, t), t), x, t, labels)
             ),
-            "a classifier that is shown x0_hat, with the gradient taken through the denoiser: that is the approximation called DPS.",
-            "what the classifier is shown. This one knows noise, so show it x itself; then nothing is approximated.",
-            "a walk that costs twice as much, and a classifier that is shown what it was not trained on.",
+            "a classifier whose input is x0_hat, with the gradient taken through the denoiser: that is the approximation called DPS.",
+            "the input of the classifier. This one was trained on noisy pictures, so give it x itself; then there is no approximation.",
+            "sampling that costs twice as much, and a classifier whose input is unlike its training data.",
         ),
         Bug(
             _pulled(lambda denoise, classify, x, t, labels: _pull(classify, x, 0.0, labels)),
-            "a classifier that is told t = 0: that x is clean.",
+            "a classifier that is given t = 0, as if x were clean.",
             "the time you hand to `classify`.",
             "a classifier that takes noise for ink, and pulls at every speck.",
             "https://github.com/openai/guided-diffusion/issues/51",
@@ -174,7 +174,7 @@ l07_belief = Exercise(
             _pulled(lambda denoise, classify, x, t, labels: _pull(classify, x, t, labels.roll(1))),
             "labels that have moved on by one picture.",
             "how pictures and labels are paired.",
-            "good digits in the wrong places.",
+            "good digits in the wrong positions.",
         ),
         Bug(
             _pulled(lambda denoise, classify, x, t, labels: _pull(classify, x, t, labels) / len(x)),
@@ -199,15 +199,15 @@ l07_belief = Exercise(
             lambda denoise, classify, x, t, labels, alpha, sigma, w: belief(
                 lambda z, t: z, classify, x, t, labels, alpha, sigma, w
             ),
-            "x that was moved, not x0_hat: the denoiser is not asked.",
+            "x that was moved, not x0_hat: the denoiser is not called.",
             "what the pull is added to.",
-            "a sampler that believes in noise: the walk ends in a gray blur.",
+            "sampling that treats noise as the picture, and ends in a gray blur.",
         ),
         Bug(
             _denoised_after,
             "x that was moved first and denoised after.",
-            "the order: ask the denoiser about x as it is, then move its answer.",
-            "a denoiser that is shown noise of the wrong strength: it wipes some of the guidance away again.",
+            "the order: denoise x as it is, then move the result.",
+            "a denoiser that gets noise of the wrong strength: it wipes some of the guidance away again.",
         ),
     ),
 )

@@ -58,7 +58,7 @@ l08_matrix = Exercise(
             _compared(_as_is, _unit),
             "texts of length 1, and pictures as long as they came.",
             "the pictures: they need the same division.",
-            "nothing in a search by picture, but no number can be compared with that of another picture.",
+            "there is no visible effect in a search by picture, but scores of different pictures cannot be compared.",
         ),
         Bug(
             _compared(lambda z: _unit(z, dim=0), lambda z: _unit(z, dim=0)),
@@ -89,7 +89,7 @@ l08_matrix = Exercise(
             _compared(_unit, _unit, factor=lambda s: s),
             "a scale that was not exponentiated.",
             "the factor: what is learned is the logarithm, so the matrix is multiplied by exp(log_scale).",
-            "a matrix so pale that the softmax gives every caption nearly the same share.",
+            "a matrix so pale that the softmax gives every caption nearly the same probability.",
             "https://github.com/BAAI-DCAI/M3D/issues/52",
         ),
         Bug(
@@ -108,7 +108,7 @@ l08_matrix = Exercise(
             lambda pictures, texts, log_scale: matrix(texts, pictures, log_scale),
             "a matrix with a row for each text: it is transposed.",
             "the order of the product: rows are pictures, columns are texts.",
-            "nothing while training, for the loss is symmetric; in a search you get the pictures of a text for the texts of a picture.",
+            "there is no visible effect in training, since the loss is symmetric; in a search you get the pictures of a text for the texts of a picture.",
         ),
     ),
 )
@@ -143,21 +143,21 @@ l08_contrastive = Exercise(
             _rows,
             "a one-sided loss: every picture looks for its text, and no text for its picture.",
             "the second half: the same loss along the other axis, and the mean of the two.",
-            "pictures find their captions; whether captions find their pictures has never been asked.",
+            "pictures find their captions; captions were never trained to find their pictures.",
             "https://github.com/openai/CLIP/issues/83",
         ),
         Bug(
             lambda logits: _rows(logits.T),
             "a one-sided loss: every text looks for its picture, and no picture for its text.",
             "the second half: the same loss along the other axis, and the mean of the two.",
-            "captions find their pictures; whether pictures find their captions has never been asked.",
+            "captions find their pictures; pictures were never trained to find their captions.",
             "https://github.com/lucidrains/DALLE-pytorch/issues/32",
         ),
         Bug(
             lambda logits: _rows(logits) + _rows(logits.T),
             "the sum of both halves where their mean belongs.",
             "the end: divide by 2.",
-            "nothing but a loss twice as large, and steps as if the learning rate were higher.",
+            "there is no visible effect, but the loss is twice as large, and steps are as if the learning rate were higher.",
         ),
         Bug(
             lambda logits: len(logits) * contrastive(logits),
@@ -174,7 +174,7 @@ l08_contrastive = Exercise(
         Bug(
             lambda logits: -(logits.softmax(1).diagonal() + logits.softmax(0).diagonal()).mean() / 2,
             "probabilities without their logarithm.",
-            "what you take the mean of: the logarithm of the right entry's share.",
+            "what you take the mean of: the logarithm of the right entry's probability.",
             "pairs that are quite wrong teach hardly anything, and these are most of the pairs at the beginning.",
         ),
         Bug(
@@ -187,8 +187,8 @@ l08_contrastive = Exercise(
         Bug(
             lambda logits: -logits.flatten().log_softmax(0).reshape(logits.shape).diagonal().mean(),
             "one softmax over the whole matrix.",
-            "the axis of the softmax: one question a row, and one a column.",
-            "a loss that never gets below the logarithm of N: the shares of N right answers add up to 1.",
+            "the axis of the softmax: one softmax over each row, and one over each column.",
+            "a loss that never gets below the logarithm of N: the probabilities of N right answers add up to 1.",
         ),
         Bug(
             lambda logits: -(logits.log_softmax(1).mean() + logits.log_softmax(0).mean()) / 2,
@@ -198,9 +198,9 @@ l08_contrastive = Exercise(
         ),
         Bug(
             lambda logits: -((logits.softmax(1) + logits.softmax(0)) / 2).diagonal().log().mean(),
-            "the logarithm of a mean of shares, where the mean of two logarithms belongs.",
+            "the logarithm of a mean of probabilities, where the mean of two logarithms belongs.",
             "the order: logarithm first, mean of the halves afterwards.",
-            "nothing you would see at once: a pair that fails one way is forgiven if it succeeds the other way.",
+            "there is no visible effect at first: a pair that fails one way is forgiven if it succeeds the other way.",
         ),
         Bug(
             lambda logits: F.binary_cross_entropy_with_logits(logits, torch.eye(len(logits)).to(logits)),

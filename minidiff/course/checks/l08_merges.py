@@ -112,7 +112,7 @@ l08_merge = Exercise(
             lambda letters, merges: _merge(list(letters), merges, _earliest),
             "an end-of-word mark that was lost.",
             "the last letter: it has an id of its own, + 256.",
-            "the end of a word can no longer be told from its inside: 'red' is read as in 'redder'.",
+            "the end of a word can no longer be distinguished from its inside: 'red' is read as in 'redder'.",
             "https://github.com/robertknight/rten/pull/425",
         ),
         Bug(
@@ -143,7 +143,7 @@ l08_merge = Exercise(
             _from_the_right,
             "pairs joined from the right: where a pair overlaps itself, the left one comes first.",
             "how you go through the word: from left to right.",
-            "nothing in most words; in 'zzz' and the like, other pieces than in training.",
+            "there is no visible effect in most words; 'zzz' and the like are split differently than in training.",
         ),
         Bug(
             _longest_first,

@@ -1,4 +1,4 @@
-"""Exercises of lesson 09, text to image: leave the words out, and ask with and without them. The others: l09_*.py."""
+"""Exercises of lesson 09, text to image: drop the text, and predict with and without it. The others: l09_*.py."""
 
 from collections.abc import Callable
 
@@ -41,46 +41,46 @@ l09_drop = Exercise(
             lambda context, null, u, p: torch.where(u[:1, None, None] < p, null, context),
             "one coin for the whole batch: all of its pictures lose their text, or none.",
             "how many of the numbers in u you look at: one decision a picture.",
-            "nothing at once; training is rougher, as a whole step now and then teaches only one of the two questions.",
+            "there is no visible effect at first; training is rougher, as some steps train only the conditional or only the unconditional prediction.",
             "https://github.com/runwayml/stable-diffusion/issues/8",
         ),
         Bug(
             lambda context, null, u, p: context * (u >= p)[:, None, None],
-            "zeros in the place of the null context.",
-            "what stands where the text was: `null`. When it draws, the network is asked with that.",
-            "a null question that no training has answered, and so a difference that points nowhere in particular.",
+            "zeros in place of the null context.",
+            "what replaces the text: `null`. Sampling uses it for the unconditional prediction.",
+            "an unconditional prediction that was never trained, so the difference points in no particular direction.",
             "https://github.com/lucidrains/denoising-diffusion-pytorch/issues/184",
         ),
         Bug(
             lambda context, null, u, p: torch.where((u < p)[:, None], null, context),
             "a mask along the tokens: every picture loses the same tokens of its text.",
             "the shape of the mask: (B, 1, 1) meets (B, L, D) at the pictures.",
-            "words that are never learned in their places, and no null question.",
+            "words that are never learned in their positions, and no unconditional prediction.",
             "https://github.com/lucidrains/DALLE2-pytorch/issues/47",
         ),
         Bug(
             lambda context, null, u, p: torch.where(u < p, null, context),
             "a mask along the channels: every token of every picture loses the same channels.",
             "the shape of the mask: (B, 1, 1) meets (B, L, D) at the pictures.",
-            "a null question that is never learned, since no text is ever left out as a whole.",
+            "an unconditional prediction that is never learned, since no text is ever left out as a whole.",
         ),
         Bug(
             lambda context, null, u, p: drop(context, null, u, p) / (1 - p),
-            "the dropout of neurons, which makes louder what is kept.",
-            "what happens to the texts that stay: nothing.",
-            "a text that sounds louder in training than when it draws.",
+            "the dropout of neurons, which scales up what is kept.",
+            "what happens to the texts that stay: they are left unchanged.",
+            "a context that is stronger in training than in sampling.",
         ),
         Bug(
             lambda context, null, u, p: (1 - p) * context + p * null,
             "a mixture of text and null in every picture: the mean of what is meant.",
             "how the two are combined: a picture has either the one or the other.",
-            "a network that knows neither question; at every scale the same compromise.",
+            "a network that learns neither prediction, but the same compromise at every scale.",
         ),
         Bug(
             lambda context, null, u, p: torch.where((torch.arange(len(u)) < p * len(u))[:, None, None], null, context),
-            "the first pictures of the batch dropped, always the same places.",
+            "the first pictures of the batch dropped, always the same positions.",
             "what decides: the picture's own u.",
-            "nothing, while the batches are shuffled; if they come in an order, some captions are never read.",
+            "there is no visible effect while the batches are shuffled; if they come in an order, some captions are never learned.",
         ),
     ),
 )
@@ -100,7 +100,7 @@ def _ask(net: Callable, x: Tensor, t: Tensor, text: Tensor, null: Tensor) -> tup
 
 
 def _combined(how: Callable[[Tensor, Tensor, float], Tensor]) -> Callable:
-    """Both questions asked as they should be, and the answers (null, text) combined in another way."""
+    """Both predictions as they should be, (null, text) combined in another way."""
     return lambda net, x, t, text, null, w: how(*_ask(net, x, t, text, null), w)
 
 
@@ -138,13 +138,13 @@ l09_guided = Exercise(
         Bug(
             _combined(lambda null, text, w: (1 + w) * text - w * null),
             "the paper's convention, in which w = 0 is already conditional; here w = 1 is.",
-            "the formula: the walk from one answer to the other begins at the one without text.",
-            "nothing you would see at large scales; at w = 0 the prompt is followed, where it should be ignored.",
+            "the formula: it starts from the unconditional prediction.",
+            "there is no visible effect at large scales; at w = 0 the prompt is followed, where it should be ignored.",
             "https://github.com/huggingface/diffusers/issues/5882",
         ),
         Bug(
             _combined(lambda null, text, w: text + w * (null - text)),
-            "the halves taken for each other: what you call the answer without text is the one with it.",
+            "the halves taken for each other: the unconditional prediction is taken for the conditional one.",
             "the order of the two after `chunk`: the same as in your `cat`.",
             "in the digit model at w = 3, clean digits, all of them wrong ones; at w = 0 exactly what the prompt says.",
             "https://github.com/huggingface/diffusers/pull/667",
@@ -152,58 +152,58 @@ l09_guided = Exercise(
         Bug(
             _combined(lambda null, text, w: null + w * (null - text)),
             "the difference the wrong way round: it points away from the text.",
-            "the sign: toward the text is the answer with it minus the one without.",
+            "the sign: toward the text is the conditional prediction minus the unconditional one.",
             "in the digit model at w = 3, clean digits, all of them wrong ones.",
         ),
         Bug(
             _combined(lambda null, text, w: w * (text - null)),
-            "the difference alone, without the answer it starts from.",
-            "what the difference is added to: the answer without text.",
-            "in the digit model, nothing but noise to the end.",
+            "the difference alone, without the prediction it starts from.",
+            "what the difference is added to: the unconditional prediction.",
+            "in the digit model, only noise to the end.",
         ),
         Bug(
             _combined(lambda null, text, w: null + w * text),
-            "all of the second answer added; only what the text changes is to be amplified.",
-            "what w is multiplied with: the difference of the two answers.",
+            "all of the conditional prediction added; only what the text changes is to be amplified.",
+            "what w is multiplied with: the difference of the two predictions.",
             "in the digit model, thin and hard strokes: most numbers end far outside the range of pixels.",
         ),
         Bug(
             _combined(lambda null, text, w: null + w * w * (text - null)),
             "guidance applied twice: the difference has been multiplied by w two times.",
-            "whether the answer that you amplify is amplified already.",
+            "whether the prediction that you amplify is amplified already.",
             "scale 3 that looks like scale 9, with bolder strokes; and below 1, less of the prompt than asked for.",
         ),
         Bug(
             _combined(lambda null, text, w: text),
-            "the answer with the text alone: w does nothing.",
+            "the conditional prediction alone: w is not used.",
             "where w comes in.",
             "the same picture at every scale.",
             "https://github.com/ZitengWangNYU/Scale-RAE/issues/7",
         ),
         Bug(
             _combined(lambda null, text, w: null.clamp(-1, 1) + w * (text.clamp(-1, 1) - null.clamp(-1, 1))),
-            "both answers clipped before they are compared, which cuts their difference.",
-            "the clamp: what a network answers may leave [-1, 1], and the difference is to be that of the answers.",
-            "in the digit model, which answers a velocity, grain that never goes away.",
+            "both predictions clipped before they are compared, which cuts their difference.",
+            "the clamp: a network's output may leave [-1, 1], and the difference is that of the outputs as they are.",
+            "in the digit model, which predicts a velocity, grain that never goes away.",
         ),
         Bug(
             _combined(lambda null, text, w: (null + w * (text - null)).clamp(-1, 1)),
-            "the result clipped to the range of pictures; what the network answers need not be a picture.",
+            "the result clipped to the range of pictures; the network's output need not be a picture.",
             "the clamp at the end: leave it out.",
-            "in the digit model, which answers a velocity, grain that never goes away.",
+            "in the digit model, which predicts a velocity, grain that never goes away.",
         ),
         Bug(
             _in_turns,
             "tokens in turns, null, text, null, text, beside pictures that come one batch after the other.",
             "the order of the three batches: what stands in row k of one must belong to row k of the others.",
-            "in the digit model, clean digits, nearly all of them wrong ones; with a single picture nothing.",
+            "in the digit model, clean digits, nearly all of them wrong ones; with a single picture there is no effect.",
             "https://github.com/threestudio-project/threestudio/pull/161",
         ),
         Bug(
             lambda net, x, t, text, null, w: guided(net, x, t, text, null[:1].expand_as(null), w),
             "one null context for all: that of the first picture.",
             "which null goes with which picture: row k with row k. In this exercise they differ.",
-            "nothing, while there is a single null; with a negative prompt for each picture, all get the first one's.",
+            "there is no visible effect with a single null context; with a negative prompt for each picture, all get the first one's.",
         ),
     ),
 )

@@ -43,8 +43,8 @@ l09_maps = Exercise(
     (
         Bug(
             _changed(axis=1),
-            "a softmax over the pixels: each word has one look to share out among them.",
-            "the axis of the softmax: a pixel shares itself out among the words, so the last one.",
+            "a softmax over the pixels: the weights of each word add up to 1.",
+            "the axis of the softmax: the weights of each pixel add up to 1 over the words, so the last one.",
             "every word seems to count the same, however little it is listened to.",
             "https://github.com/HLTCHKUST/VG-GPLMs/issues/7",
         ),
@@ -52,7 +52,7 @@ l09_maps = Exercise(
             _changed(axis=0),
             "a softmax over the heads.",
             "the axis of the softmax: the last one, of the words.",
-            "the same gray in every map: the mean over heads of shares that add up to 1 over heads.",
+            "the same gray in every map: the mean over heads of weights that add up to 1 over heads.",
         ),
         Bug(
             _changed(power=lambda heads, d: 1.0),
@@ -76,26 +76,26 @@ l09_maps = Exercise(
         Bug(
             lambda q, k, height: _pictures(_scores(q, k).mean(0).softmax(-1), height),
             "a mean over the heads before the softmax.",
-            "the order: each head has shares of its own, and of these the mean is taken.",
+            "the order: each head has weights of its own; then take their mean.",
             "maps that are too pale: a head that stares is talked down by one that does not care.",
         ),
         Bug(
             lambda q, k, height: _pictures(_scores(q, k).softmax(-1).sum(0), height),
             "the sum over the heads.",
-            "how the heads are put together: the mean, so that a pixel's shares still add up to 1.",
-            "nothing you would see, if the gray scale fits itself to the numbers.",
+            "how the heads are put together: the mean, so that a pixel's weights still add up to 1.",
+            "there is no visible effect if the gray scale adapts to the values.",
         ),
         Bug(
             lambda q, k, height: _pictures(_scores(q, k).softmax(-1).amax(0), height),
             "the largest of the heads.",
-            "how the heads are put together: the mean, so that a pixel's shares still add up to 1.",
+            "how the heads are put together: the mean, so that a pixel's weights still add up to 1.",
             "maps in which every word seems to matter.",
         ),
         Bug(
             lambda q, k, height: _scores(q, k).softmax(-1).mean(0).reshape(k.shape[1], height, -1),
             "a reshape of (pixels, words) to (words, height, width): rows of the table are cut up as if they were maps.",
             "the order of the axes before the reshape: the words have to come first.",
-            "stripes. No shape is wrong, so nothing warns you.",
+            "stripes. All shapes are right, so there is no error.",
         ),
         Bug(
             lambda q, k, height: maps(q, k, q.shape[1] // height).mT,
@@ -106,16 +106,16 @@ l09_maps = Exercise(
         ),
         Bug(
             lambda q, k, height: _pictures(_scores(q, k).mean(0), height),
-            "no softmax: scores, not shares.",
-            "what is shown: for each pixel positive shares that add up to 1 over the words.",
+            "no softmax: scores, not weights.",
+            "what is shown: for each pixel positive weights that add up to 1 over the words.",
             "maps without a common scale, some of them negative.",
             "https://github.com/flexflow/flexflow-train/issues/467",
         ),
         Bug(
             _normalised,
             "maps that were brought to sum 1 afterwards, each by itself.",
-            "what adds up to 1: the shares of a pixel, over the words. Leave them as they are.",
-            "a word that nobody looks at, drawn as strongly as one that all look at.",
+            "what adds up to 1: the weights of a pixel, over the words. Leave them as they are.",
+            "a word that gets hardly any attention, drawn as strongly as one that gets all of it.",
         ),
     ),
 )

@@ -1,4 +1,4 @@
-"""Exercises of lesson 09, text to image: away from a negative prompt, for some of the time, and not too loud."""
+"""Exercises of lesson 09, text to image: a negative prompt, an interval, and rescaling."""
 
 from collections.abc import Callable
 
@@ -53,46 +53,46 @@ l09_away = Exercise(
         Bug(
             _combined(lambda nothing, text, negative, scale: nothing + scale * (text - nothing)),
             "plain guidance: the negative prompt has no say.",
-            "which two of the three answers you need.",
+            "which two of the three predictions you need.",
             "the same picture as without the negative prompt.",
             "https://github.com/ThereforeGames/unprompted/pull/22",
         ),
         Bug(
             _combined(lambda nothing, text, negative, scale: nothing + scale * (text - nothing) + scale * (negative - nothing)),
-            "a negative prompt that is added: the walk goes toward it.",
-            "the place of the negative answer: it is what the walk starts from and leads away from.",
+            "a negative prompt that is added: sampling goes toward it.",
+            "the role of the negative prediction: guidance starts from it and leads away from it.",
             "what was not wanted, drawn into what was.",
             "https://github.com/lllyasviel/stable-diffusion-webui-forge/issues/2216",
         ),
         Bug(
             _combined(lambda nothing, text, negative, scale: nothing + scale * (text - negative)),
-            "a walk that starts from nothing, toward the text and as far away from the negative prompt.",
-            "what the difference is added to: the answer that was subtracted. The negative prompt takes the place of nothing.",
+            "guidance that starts from the unconditional prediction, goes toward the text, and as far away from the negative prompt.",
+            "what the difference is added to: the prediction that was subtracted. The negative prompt replaces the empty one.",
             "at scale 1 not what the prompt draws, as the two no longer cancel.",
         ),
         Bug(
             _combined(lambda nothing, text, negative, scale: text + scale * (negative - text)),
             "text and negative prompt swapped.",
-            "the direction: from the negative answer toward the text.",
+            "the direction: from the negative prediction toward the text.",
             "exactly what was not wanted, at large scales in glaring colours.",
         ),
         Bug(
             _combined(lambda nothing, text, negative, scale: (nothing + negative) / 2 + scale * (text - (nothing + negative) / 2)),
-            "the mean of nothing and the negative prompt as the place to leave.",
-            "what stands in the place of nothing: the negative answer, all of it.",
+            "the mean of the unconditional and the negative prediction as the starting point.",
+            "what replaces the unconditional prediction: the negative one, all of it.",
             "what was not wanted is avoided only by half.",
         ),
         Bug(
             _changed(inside=lambda t, low, high: (t < low) | (t > high)),
             "the interval inside out: it amplifies outside and rests within.",
             "the two comparisons: guidance is on where low <= t and t <= high.",
-            "loud colours from the first steps on, and less of the prompt where shapes are made.",
+            "garish colours from the first steps on, and less of the prompt where shapes are made.",
         ),
         Bug(
             _changed(inside=lambda t, low, high: t <= high),
             "one end of the interval forgotten: below `low` it goes on amplifying.",
             "the test of t: it has two ends.",
-            "hardly any difference; the last steps are not spared.",
+            "there is hardly any effect; the last steps are not spared.",
         ),
         Bug(
             _changed(inside=lambda t, low, high: low <= t),
@@ -104,18 +104,18 @@ l09_away = Exercise(
             _changed(otherwise=0.0),
             "scale 0 outside of the interval: there the prompt is not followed any more.",
             "what outside means: not amplified, which is scale 1.",
-            "outside of the interval the walk goes toward what was not wanted.",
+            "outside of the interval sampling goes toward what was not wanted.",
         ),
         Bug(
             _changed(inside=lambda t, low, high: (1 - high <= t) & (t <= 1 - low)),
             "the clock the other way round: an interval measured from the noise.",
             "what t = 0 is: the picture. An interval from 0.2 to 0.7 of one clock is 0.3 to 0.8 of the other.",
-            "guidance at the wrong end of the walk.",
+            "guidance at the wrong end of sampling.",
         ),
         Bug(
             _combined(lambda nothing, text, negative, scale: (1 + scale) * text - scale * negative),
             "the paper's convention, in which w = 0 is already conditional; here w = 1 is.",
-            "the formula: the walk begins at the negative answer.",
+            "the formula: it starts from the negative prediction.",
             "every picture one scale too strong.",
             "https://github.com/threestudio-project/threestudio/issues/127",
         ),
@@ -156,7 +156,7 @@ def _by_length(out, text, amount):
 
 def _rescale_cases():
     def loud(text, seed):
-        """An answer of another spread for each picture and channel, and not around 0."""
+        """Another standard deviation for each picture and channel, and a mean that is not 0."""
         factors = torch.tensor([[3.0, 1.5], [2.0, 5.0]]).double()[:, :, None, None]
         return text * factors + 0.5 + noise(*text.shape, seed=seed)
 
@@ -183,67 +183,67 @@ l09_rescale = Exercise(
             lambda out, text, amount: _rescale(out, text, amount, dims=(2, 3)),
             "a standard deviation for each channel.",
             "the axes of `std`: the channels belong to the picture.",
-            "in the digit model nothing you would see; where channels are colours, they shift against each other.",
+            "there is no visible effect in the digit model; where channels are colours, they shift against each other.",
         ),
         Bug(
             lambda out, text, amount: _rescale(out, text, amount, dims=(1,)),
             "a standard deviation for each pixel, over its channels.",
             "the axes of `std`: channels, rows and columns together.",
-            "in the digit model nothing you would see; every pixel is turned down by itself, as chance has it.",
+            "there is no visible effect in the digit model; every pixel is turned down by itself, as chance has it.",
         ),
         Bug(
             lambda out, text, amount: _rescale(out, text, amount, power=-1.0),
-            "the ratio upside down: what is too loud becomes louder.",
-            "which spread is divided by which: the one to be reached by the one there is.",
+            "the ratio upside down: what is too large becomes larger.",
+            "which standard deviation is divided by which: the wanted one by the one there is.",
             "more numbers outside the range of pixels than without it.",
         ),
         Bug(
             lambda out, text, amount: _rescale(out, text, 1 - amount),
             "amount the other way round: 0 rescales all the way, 1 not at all.",
             "which of the two is multiplied by amount: the rescaled one.",
-            "in the digit model nothing you would see; at the usual 0.7, too little of it.",
+            "there is no visible effect in the digit model; at the usual 0.7, too little of it.",
         ),
         Bug(
             lambda out, text, amount: _rescale(out, text, 1.0),
             "all of it, whatever amount says.",
-            "the last line: a mixture of the rescaled answer and the one that came in.",
-            "in the digit model nothing you would see; at the usual 0.7, too much of it.",
+            "the last line: a mixture of the rescaled prediction and the one that came in.",
+            "there is no visible effect in the digit model; at the usual 0.7, too much of it.",
         ),
         Bug(
             lambda out, text, amount: _rescale(out, text, amount, power=2.0),
             "variances where standard deviations are meant.",
             "the root: `std`, not `var`.",
-            "too much of it: what was twice as loud as it should be becomes half as loud.",
+            "too much of it: what was twice as large as it should be becomes half as large.",
         ),
         Bug(
             _about_the_mean,
-            "a spread scaled around the mean, which stays as it was.",
-            "what is multiplied: all of the answer, its mean too. Equation 15 of the paper takes no mean off.",
-            "little; the overall brightness that guidance has shifted stays shifted.",
+            "a standard deviation scaled around the mean, which stays as it was.",
+            "what is multiplied: all of the prediction, its mean too. Equation 15 of the paper subtracts no mean.",
+            "there is little effect; the overall brightness that guidance has shifted stays shifted.",
         ),
         Bug(
             _mean_too,
-            "mean and spread both taken over from the text's answer; only the spread is.",
-            "what is multiplied: the answer as it is, without its mean taken off.",
-            "little, on average; the overall brightness of guidance is lost.",
+            "mean and standard deviation both copied from the conditional prediction; only the standard deviation should be.",
+            "what is multiplied: the prediction as it is, without subtracting its mean.",
+            "there is little effect on average; the overall brightness of guidance is lost.",
         ),
         Bug(
             _by_length,
             "the root of the mean square, which counts the mean in.",
             "what is compared: standard deviations.",
-            "little; bright backgrounds are dimmed too much.",
+            "there is little effect; bright backgrounds are dimmed too much.",
         ),
         Bug(
             lambda out, text, amount: out,
-            "a spread that is compared with itself: the ratio is 1, and nothing happens.",
-            "whose standard deviation you divide: that of the text's answer, before guidance.",
+            "a standard deviation compared with itself: the ratio is 1, and nothing happens.",
+            "whose standard deviation you divide: that of the conditional prediction, before guidance.",
             "the picture is the same whatever amount says.",
             "https://github.com/Pur1zumu/RIFT-SVC/issues/8",
         ),
         Bug(
             lambda out, text, amount: text,
-            "the answer with the text alone: all guidance is undone.",
-            "what is scaled: `out`; from `text` only the spread is taken.",
+            "the conditional prediction alone: all guidance is undone.",
+            "what is scaled: `out`; only the standard deviation comes from `text`.",
             "the picture of scale 1 at every scale.",
         ),
     ),

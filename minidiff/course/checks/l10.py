@@ -50,9 +50,9 @@ l10_picture = Exercise(
         ),
         Bug(
             lambda z, decode, scaling: _pixels(decode(z * scaling)),
-            "the scaling the wrong way: it was multiplied with on the way in, so that it is divided by on the way out.",
+            "the scaling the wrong way: the encoder multiplies by it, so the decoder divides by it.",
             "the sign between z and `scaling`.",
-            "hardly any contrast: at 0.18215 the decoder is shown a thirtieth of what it expects.",
+            "very low contrast: at 0.18215 the decoder's input is a thirtieth of what it should be.",
             "https://github.com/Project-MONAI/GenerativeModels/pull/214",
         ),
         Bug(

@@ -27,7 +27,7 @@ def _kl(mean: Tensor, log_variance: Tensor) -> Tensor:
 
 
 def _priced(how: Callable[[Tensor, Tensor], Tensor]) -> Callable:
-    """The distance as it should be, and another price of the latent: (mean, log_variance) -> a scalar."""
+    """The distance as it should be, and another KL term: (mean, log_variance) -> a scalar."""
 
     def wrong(x, mean, log_variance, noise, decode, weight):
         return _distance(x, decode(_sample(mean, log_variance, noise))) + weight * how(mean, log_variance)
@@ -36,7 +36,7 @@ def _priced(how: Callable[[Tensor, Tensor], Tensor]) -> Callable:
 
 
 def _drawn(how: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable:
-    """The price as it should be, and another latent: (mean, log_variance, noise) -> z."""
+    """The KL term as it should be, and another latent: (mean, log_variance, noise) -> z."""
 
     def wrong(x, mean, log_variance, noise, decode, weight):
         return _distance(x, decode(how(mean, log_variance, noise))) + weight * _kl(mean, log_variance).mean()
@@ -80,7 +80,7 @@ l10_loss = Exercise(
             _priced(lambda mean, log_variance: -_kl(mean, log_variance).mean()),
             "the KL divergence with a minus: the farther the latents are from noise, the smaller this loss.",
             "the sign between the two parts.",
-            "nothing for a while; then latents that grow without end, and NaN.",
+            "there is no visible effect for a while; then the latents grow without end, and you get NaN.",
             "https://github.com/AntixK/PyTorch-VAE/issues/68",
         ),
         Bug(
@@ -94,31 +94,31 @@ l10_loss = Exercise(
             _priced(lambda mean, log_variance: 2 * _kl(mean, log_variance).mean()),
             "a missing half in the KL divergence.",
             "the factor in front of it.",
-            "nothing to be seen; it is the same as twice the weight.",
+            "there is no visible effect; it is the same as twice the weight.",
         ),
         Bug(
             _priced(lambda mean, log_variance: (_kl(mean, log_variance) + 0.5).mean()),
             "a missing -1 in the KL divergence.",
             "what a mean of 0 and a variance of 1 cost: nothing.",
-            "nothing at all, its slope is the same; but the number is no divergence.",
+            "there is no visible effect, since the gradient is the same; but the value is not a divergence.",
         ),
         Bug(
             _priced(lambda mean, log_variance: _kl(mean, log_variance).sum()),
             "a sum over the KL divergences, next to a mean over the pixels.",
             "what becomes of the KL divergences in the end: their mean.",
-            "fog: the price of a latent is thousands of times too high, and all pictures are decoded to their average.",
+            "fog: the KL term is thousands of times too large, and every latent is decoded to the average picture.",
         ),
         Bug(
             _priced(lambda mean, log_variance: _kl(mean, log_variance).flatten(1).sum(1).mean()),
             "KL divergences that were summed over each picture, next to a mean over the pixels.",
             "what becomes of the KL divergences in the end: the mean of all of them.",
-            "fog: the price of a latent is a thousand times too high. Where the pixels are summed as well, it is right.",
+            "fog: the KL term is a thousand times too large. It would be right if the pixels were summed as well.",
         ),
         Bug(
             _priced(lambda mean, log_variance: _kl(mean, 2 * log_variance).mean()),
             "log-variances that were taken for logarithms of standard deviations, in the KL divergence.",
             "the exponential: of a log-variance it is the variance.",
-            "less noise in the latents than was paid for.",
+            "less noise in the latents than the KL term accounts for.",
             "https://github.com/AntixK/PyTorch-VAE/issues/69",
         ),
         Bug(
@@ -131,25 +131,25 @@ l10_loss = Exercise(
             _priced(lambda mean, log_variance: (mean + log_variance.exp() - 1 - log_variance).mean() / 2),
             "means that were not squared.",
             "what a mean of -1 costs: as much as one of 1.",
-            "latents that run off to one side, since that is paid for.",
+            "latents that run off to one side, since the loss rewards it.",
         ),
         Bug(
             _priced(lambda mean, log_variance: mean.square().mean() / 2),
-            "a price for the means alone.",
+            "a KL term for the means alone.",
             "what a variance far from 1 costs.",
             "variances that shrink to nothing: an autoencoder without noise.",
         ),
         Bug(
             _of_the_sample,
-            "the price of the sample, where that of the distribution belongs: z squared holds the noise already.",
+            "the KL term of the sample, where that of the distribution belongs: z squared holds the noise already.",
             "whose square is taken: the mean's.",
-            "hardly anything; the noise is paid for twice, so that there is less of it.",
+            "there is hardly any effect; the noise is penalised twice, so there is less of it.",
         ),
         Bug(
             _drawn(lambda mean, log_variance, noise: mean + log_variance.exp() * noise),
             "a variance where the standard deviation belongs: noise is multiplied by the root of the variance.",
             "the exponential in front of the noise: half of the logarithm makes the root.",
-            "nothing to be seen: the encoder learns other log-variances, and the price is for noise that nobody adds.",
+            "there is no visible effect: the encoder learns other log-variances, and the KL term is for noise that is never added.",
             "https://github.com/alecGraves/BVAE-tf/issues/7",
         ),
         Bug(

@@ -49,19 +49,19 @@ l10_smaller = Exercise(
             _padded(0, 0, 0, 0),
             "no padding at all: the last row and the last column have no window.",
             "the shape: half of each side is asked for.",
-            "none; shapes do not fit, or a large picture comes back smaller by some pixels.",
+            "you may get an error: shapes do not match, or a large picture comes back smaller by some pixels.",
         ),
         Bug(
             _padded(0, 1, 0, 0),
             "padding on the right, and none below.",
             "the shape: half of the height is asked for, too.",
-            "none; shapes do not fit.",
+            "you get an error before any picture: shapes do not match.",
         ),
         Bug(
             _padded(0, 0, 0, 1),
             "padding below, and none on the right. `pad` begins with the last axis.",
             "the shape: half of the width is asked for, too.",
-            "none; shapes do not fit.",
+            "you get an error before any picture: shapes do not match.",
         ),
         Bug(
             _padded(0, 1, 0, 1, mode="replicate"),
@@ -91,7 +91,7 @@ l10_smaller = Exercise(
             lambda x, weight: F.conv2d(F.pad(x, (0, 1, 0, 1)), weight),
             "a convolution that does not move by two: nothing gets smaller.",
             "the stride.",
-            "none; shapes do not fit.",
+            "you get an error before any picture: shapes do not match.",
         ),
         Bug(
             lambda x, weight: F.avg_pool2d(F.conv2d(x, weight, padding=1), 2),

@@ -25,8 +25,11 @@ def _cases():
     # channels of different means, so that it matters what is taken off, and many numbers, so that n or n - 1 does not
     shift = noise(1, 4, 1, 1, seed=8)
     return [
-        ("8 pictures, spread near 3", (3 * noise(8, 4, 8, 8) + 2 * shift + 1, noise(8, 4, 8, 8, seed=1))),
-        ("6 pictures, spread near 1", (0.8 * noise(6, 4, 8, 8, seed=2) - shift, noise(6, 4, 8, 8, seed=3) - 1)),
+        ("8 pictures, standard deviation near 3", (3 * noise(8, 4, 8, 8) + 2 * shift + 1, noise(8, 4, 8, 8, seed=1))),
+        (
+            "6 pictures, standard deviation near 1",
+            (0.8 * noise(6, 4, 8, 8, seed=2) - shift, noise(6, 4, 8, 8, seed=3) - 1),
+        ),
     ]
 
 
@@ -37,9 +40,9 @@ l10_scaling = Exercise(
     (
         Bug(
             lambda mean, log_variance: 1 / scaling(mean, log_variance),
-            "the spread itself, where the factor that makes it 1 is asked for.",
-            "the last line, and multiply its result with the spread: that should give 1.",
-            "latents that are farther from a spread of 1 than without any scaling.",
+            "the standard deviation itself, not the factor that makes it 1.",
+            "the last line: multiply its result by the standard deviation, and you should get 1.",
+            "latents whose standard deviation is farther from 1 than without any scaling.",
             "https://github.com/hpcaitech/Open-Sora/issues/838",
         ),
         Bug(
@@ -50,9 +53,9 @@ l10_scaling = Exercise(
         ),
         Bug(
             _of_variance(lambda mean, log_variance: mean.var(correction=0)),
-            "the spread of the means alone. What is sampled has the posterior's noise as well.",
+            "the standard deviation of the means alone. A sampled latent has the posterior's noise as well.",
             "the argument `log_variance`: it is not used.",
-            "nothing to be seen, as long as the posterior is narrow; where it is wide, latents that are too large.",
+            "there is no visible effect as long as the posterior is narrow; where it is wide, the latents are too large.",
         ),
         Bug(
             _of_variance(lambda mean, log_variance: mean.square().mean() + log_variance.exp().mean()),
@@ -64,27 +67,27 @@ l10_scaling = Exercise(
             _of_variance(lambda mean, log_variance: mean.square().mean()),
             "the root of the mean square of the means: neither their mean was taken off, nor the posterior's noise counted.",
             "both: what is squared, and the argument `log_variance`.",
-            "a spread that is near 1 by accident.",
+            "a standard deviation that is near 1 by accident.",
         ),
         Bug(
             _of_variance(
                 lambda mean, log_variance: mean.var((0, 2, 3), correction=0) + log_variance.exp().mean((0, 2, 3))
             ),
-            "a factor for each channel. That is done as well, but here one for all is asked for.",
+            "a factor for each channel. Some models do that, but here one factor serves all channels.",
             "the axes over which you average: all of them.",
-            "nothing to be seen; but a file of Stable Diffusion has one number.",
+            "there is no visible effect; but a file of Stable Diffusion has one number.",
         ),
         Bug(
             _of_variance(
                 lambda mean, log_variance: mean.var((0, 2, 3), correction=0).mean() + log_variance.exp().mean()
             ),
-            "each channel's own mean taken off. They differ, and that is part of the spread of all.",
+            "each channel's own mean subtracted. The means differ, and that is part of the overall standard deviation.",
             "which mean is taken off: one for all numbers.",
             "latents that are a little too large.",
         ),
         Bug(
             _each_pictures_own,
-            "the mean of the pictures' own spreads. What differs between pictures is left out.",
+            "the mean of each picture's standard deviation, which leaves out the differences between pictures.",
             "the order: one mean and one variance over all pictures, then the root.",
             "latents that are too large, most of all where pictures are simple.",
         ),
@@ -104,7 +107,7 @@ l10_scaling = Exercise(
             _of_variance(lambda mean, log_variance: mean.var(correction=0) + (log_variance / 2).exp().mean()),
             "a variance with a standard deviation added to it.",
             "the exponential: half of the log-variance makes the root.",
-            "hardly anything; a factor that is a little off.",
+            "there is hardly any effect: the factor is a little off.",
         ),
         Bug(
             _of_variance(lambda mean, log_variance: mean.var(correction=0) + log_variance.mean()),
@@ -120,7 +123,7 @@ l10_scaling = Exercise(
         ),
         Bug(
             lambda mean, log_variance: 1 / mean.abs().amax(),
-            "the largest number brought to 1, as with pixels. Noise has the spread 1, not the range 1.",
+            "the largest value scaled to 1, as with pixels. Noise has the standard deviation 1, not the range 1.",
             "what is to be 1: the standard deviation.",
             "latents that drown in noise too early; and one odd picture more changes the factor.",
         ),

@@ -58,7 +58,7 @@ l10_slerp = Exercise(
     (
         Bug(
             lambda a, b, amount: torch.lerp(a, b, amount),
-            "the straight line. It cuts through the sphere: half-way, noise has lost nearly a third of its length.",
+            "the straight line. It cuts through the sphere: halfway, noise has lost nearly a third of its length.",
             "the weights: sines of angles.",
             "pale and empty in the middle of the row.",
             "https://github.com/soumith/dcgan.torch/issues/14",
@@ -73,7 +73,7 @@ l10_slerp = Exercise(
             _of_angle(lambda a, b: _angle(a, b, (0, 1, 2, 3))),
             "one angle for the whole batch.",
             "the axes that are summed: all but the first. Each picture has an angle of its own.",
-            "hardly anything with large pictures, where all angles are nearly right ones; and no picture is the same when drawn alone.",
+            "there is hardly any effect with large pictures, where all angles are nearly right angles; but a picture changes with the rest of its batch.",
         ),
         Bug(
             _of_angle(lambda a, b: _angle(a, b, (1,))),
@@ -115,7 +115,7 @@ l10_slerp = Exercise(
             _without_sine,
             "weights that were not divided by the sine of the whole angle.",
             "what you get at amount 0: it should be a.",
-            "nothing to be seen with noise, whose angles are nearly right ones; with latents of pictures, pale colours.",
+            "there is no visible effect with noise, whose angles are nearly right angles; with latents of pictures, pale colours.",
         ),
         Bug(
             lambda a, b, amount: slerp(a / _length(a), b / _length(b), amount),
@@ -133,7 +133,7 @@ l10_slerp = Exercise(
             _right_angle,
             "an angle that was taken to be right, without looking.",
             "the angle: it comes from a and b.",
-            "nothing to be seen with noise; between latents of two pictures, glaring or pale colours half-way.",
+            "there is no visible effect with noise; between latents of two pictures, glaring or pale colours halfway.",
         ),
     ),
 )

@@ -1,4 +1,4 @@
-"""Exercises of lesson 11, Stable Diffusion: where a walk begins that begins with a picture. The others: l11_*.py."""
+"""Exercises of lesson 11, Stable Diffusion: where sampling starts from a picture. The others: l11_*.py."""
 
 import torch
 from torch import Tensor
@@ -58,34 +58,34 @@ l11_start = Exercise(
     (
         Bug(
             _begins(lambda mean, scaling, eps, t: _noised(mean, eps, t)),
-            "a latent that was not scaled. The diffusion knows those of spread 1.",
+            "a latent that was not scaled. The diffusion model expects latents of standard deviation 1.",
             "what `scaling` is for: the encoder's means are multiplied with it.",
             "the old picture shines through in hard colours, at any strength below 1.",
             "https://github.com/city96/SD-Latent-Upscaler/issues/4",
         ),
         Bug(
             _begins(lambda mean, scaling, eps, t: _noised(mean / scaling, eps, t)),
-            "a division by the scaling. That is the way out, in front of the decoder; this is the way in.",
+            "a division by the scaling, as before the decoder. After the encoder, you multiply.",
             "the sign between `mean` and `scaling`.",
             "burst colours: at 0.18215 the latent is thirty times too large.",
             "https://github.com/CUHK-AIM-Group/Endora/issues/6",
         ),
         Bug(
             _begins(lambda mean, scaling, eps, t: scaling * _noised(mean, eps, t)),
-            "noise that was scaled as well. It has the spread 1 already.",
+            "noise that was scaled as well. Its standard deviation is 1 already.",
             "the bracket: scale first, then add the noise.",
-            "smooth, empty areas: there is less noise than the network is told.",
+            "smooth, empty areas: there is less noise than the time says.",
         ),
         Bug(
             _left(lambda times, strength: times[int(_steps(times) * strength) :]),
-            "the strength the wrong way round: it says how much of the walk is left, not how much is left out.",
+            "the strength the wrong way round: it says how much of sampling is left, not how much is left out.",
             "the index: the more strength, the earlier it begins.",
             "a small strength that changes everything, and a great one that changes nothing.",
             "https://github.com/mflux-community/mflux/issues/86",
         ),
         Bug(
             _left(lambda times, strength: times[: int(_steps(times) * strength) + 1]),
-            "the first part of the walk, where the last is asked for: it never reaches a clean picture.",
+            "the first part of the steps in place of the last: sampling never reaches a clean picture.",
             "which side of the index you keep.",
             "noise that is left over at the end.",
         ),
@@ -93,7 +93,7 @@ l11_start = Exercise(
             _left(lambda times, strength: times[-int(_steps(times) * strength) :]),
             "one time too few: n steps have n + 1 times.",
             "how many times there are: one more than steps.",
-            "hardly to be seen; the walk is a step shorter, and at strength 1 begins beside the noise.",
+            "there is hardly any effect; sampling is a step shorter, and at strength 1 it does not start from pure noise.",
         ),
         Bug(
             _left(lambda times, strength: times[-int(len(times) * strength) - 1 :]),
@@ -109,13 +109,13 @@ l11_start = Exercise(
         ),
         Bug(
             _left(lambda times, strength: torch.linspace(strength, 0, len(times), dtype=torch.float64)),
-            "all steps, squeezed into a shorter walk. That works as well, but here the last ones of the grid are asked for.",
+            "all steps, squeezed into a shorter interval. That works as well, but the exercise wants the last ones of the grid.",
             "what you return as times: some of those that were given.",
             "about the same pictures, for more work.",
         ),
         Bug(
             _left(lambda times, strength: times[times <= strength]),
-            "the strength taken for a time. It is a share of the steps; where they are uneven, that is another thing.",
+            "the strength taken for a time. It is a fraction of the steps, which differs from a time where they are uneven.",
             "what the strength is compared with.",
             "a strength that means something else on every grid.",
         ),
@@ -139,7 +139,7 @@ l11_start = Exercise(
         ),
         Bug(
             _begins(lambda mean, scaling, eps, t: scaling * mean),
-            "a latent without noise. The network is told that there is some, and takes away what is none.",
+            "a latent without noise. The network expects some, and removes what is not there.",
             "x: it has to be noised to the first time that is left.",
             "smooth, empty areas.",
         ),
@@ -147,7 +147,7 @@ l11_start = Exercise(
             _begins(lambda mean, scaling, eps, t: eps),
             "noise alone: that is text to image.",
             "where `mean` comes in.",
-            "pictures that have nothing to do with the one you began with.",
+            "pictures that are unrelated to the one you began with.",
         ),
         Bug(
             _begins(lambda mean, scaling, eps, t: _noised(scaling * mean, eps[:1], t)),
@@ -160,7 +160,7 @@ l11_start = Exercise(
                 "times": start(times, strength, mean, scaling, eps)["times"],
                 "x": _noised(scaling * mean, eps, times[0]),
             },
-            "a picture that was noised to the first time of the whole walk.",
+            "a picture that was noised to the first of all times.",
             "at which time you noise: the first of those that are left.",
             "grain that no step takes away.",
         ),

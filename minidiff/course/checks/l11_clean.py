@@ -53,7 +53,7 @@ l11_clean = Exercise(
     (
         Bug(
             _says(v=lambda x, out, alpha, sigma: (x - sigma * out) / alpha),
-            "v that was read as eps. Shapes and sizes are the same, so nothing warns you.",
+            "v that was read as eps. Shapes are the same, so there is no error.",
             "the two formulas, and which belongs to `says_v`.",
             "brown mud or noise, of a checkpoint of Stable Diffusion 2.x that is taken for 1.x.",
             "https://github.com/invoke-ai/InvokeAI/issues/7495",
@@ -78,7 +78,7 @@ l11_clean = Exercise(
         ),
         Bug(
             _says(v=lambda x, out, alpha, sigma: sigma * x - alpha * out),
-            "alpha and sigma exchanged, for v. That gives minus the picture at one end of the walk and noise at the other.",
+            "alpha and sigma exchanged, for v. That gives minus the picture at one end of the times and noise at the other.",
             "which of the two x is multiplied with: where there is no noise, x0 is x.",
             "noise.",
         ),
@@ -128,7 +128,7 @@ l11_clean = Exercise(
             _of(lambda betas, index: torch.cat([torch.ones(1, dtype=betas.dtype), _kept(betas)])[index]),
             "one step too early: index 0 means that one step of noise was added.",
             "what the product holds at `index`: the beta of that index is in it.",
-            "hardly anything, at a thousand steps; a trace of grain.",
+            "there is hardly any effect with a thousand steps: a trace of grain.",
         ),
         Bug(
             _of(lambda betas, index: torch.cumprod(1 - betas.flip(0), 0)[index]),

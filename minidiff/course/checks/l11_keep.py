@@ -44,7 +44,7 @@ l11_keep = Exercise(
         ),
         Bug(
             _put_back(lambda x, known, noises, t, k: (1 - t) * known + t * noises[k]),
-            "fresh noise for the known part after each step. A walk's picture keeps the noise that it began with.",
+            "fresh noise for the known part after each step. A trajectory keeps the noise that it started from.",
             "which of the noises you take: the first, at every step.",
             "lines that meet a little less well along the edge: the surroundings flicker from step to step.",
         ),
@@ -58,7 +58,7 @@ l11_keep = Exercise(
             _put_back(lambda x, known, noises, t, k: known),
             "a known part that is clean while the rest is still noisy.",
             "what you put back: it has to be as noisy at t as x is.",
-            "a new part that is paler and has fewer lines: half of what the network sees holds no noise, though it is told of some.",
+            "a new part that is paler and has fewer lines: half of the network's input has no noise, although the time says it should.",
         ),
         Bug(
             _put_back(lambda x, known, noises, t, k: known + t * noises[0]),
@@ -76,11 +76,11 @@ l11_keep = Exercise(
             _put_back(lambda x, known, noises, t, k: (1 - t) * known + t**0.5 * noises[0]),
             "the root of sigma.",
             "what the noise is multiplied with: sigma is the factor itself.",
-            "too much grain around the hole, on the way.",
+            "too much grain around the hole at intermediate steps.",
         ),
         Bug(
             lambda x, known, mask, noises, t, k: x,
-            "nothing put back at all: then the walk is free to change everything.",
+            "nothing put back at all: sampling is then free to change everything.",
             "whether `known` and `mask` are used.",
             "a picture that has changed everywhere.",
         ),
@@ -112,7 +112,7 @@ l11_keep = Exercise(
             lambda x, known, mask, noises, t, k: keep(x, known, mask, noises[:, :1], t, k),
             "the same noise for all pictures of the batch.",
             "an index at the noises that is not needed.",
-            "hardly anything, for one picture; with several, seams in all but the first.",
+            "there is hardly any effect with one picture; with several, seams in all but the first.",
         ),
     ),
 )

@@ -50,9 +50,9 @@ l12_step = Exercise(
         ),
         Bug(
             lambda weight, x, target, lr: _step(weight, x, target, lr, bf16=False),
-            "float32 all the way: nothing was computed in bfloat16.",
-            "the line that asks the layer: it belongs under autocast.",
-            "none: the pictures are as good, and a GPU takes several times as long for them.",
+            "float32 throughout: nothing was computed in bfloat16.",
+            "the line that calls the layer: it belongs under autocast.",
+            "there is no visible effect: the pictures are as good, but a GPU takes several times as long.",
         ),
         Bug(
             lambda weight, x, target, lr: _rounded(_step(_rounded(weight), x, target, lr)),

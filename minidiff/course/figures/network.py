@@ -1,24 +1,24 @@
-"""Two figures of the network: its rooms and what passes between them, and what one room makes of a noisy picture."""
+"""Two figures of the UNet: its blocks and what passes between them, and the feature maps of one block."""
 
 from itertools import pairwise
 
 import torch
 from PIL import Image
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
-from minidiff.course.figures.diffusion import check_time
+from minidiff.course.figures.estimates import context_of, estimate, noised
 from minidiff.course.figures.page import BLUE, FIGURES, GRAY, GREEN, ORANGE, PURPLE, RED, WIDTH, Page, signed
-from minidiff.diffusion import denoiser
-from minidiff.networks import Room, UNet, count, rooms, skips
+from minidiff.course.figures.text import readable
+from minidiff.networks import Block, UNet, blocks, count, skips
 from minidiff.pipeline.text_to_image import TextToImage
 from minidiff.registry import choose, register
 
 LINE, GAP, TALL = 36, 44, 26  # pixels: from one skip to the next, more where the size changes, height of a box
-LEFT, RIGHT, WIDE = 124, 486, 150  # where the boxes of the way down and of the way up begin, and their width
+LEFT, RIGHT, WIDE = 124, 486, 150  # where the boxes of the down and of the up blocks begin, and their width
 MIDDLE = WIDTH // 2
-COLOURS = {"conv": GRAY, "down": BLUE, "mid_": PURPLE, "up_b": GREEN}  # of rooms, by how their names begin
+COLOURS = {"conv": GRAY, "down": BLUE, "mid_": PURPLE, "up_b": GREEN}  # of blocks, by how their names begin
 BANDS = ("white", "#eeeeee")  # behind the levels, in turns
-MARKS = {"t": ORANGE, "c": RED}  # of what is told the time, and of what is told the context
+MARKS = {"t": ORANGE, "c": RED}  # of what gets the time embedding, and of what attends to the context
 STEPS = {  # kind of module: what it is called in a box, and its mark
     "Conv2d": ("convolution", ""),
     "GroupNorm": ("norm", ""),
@@ -31,21 +31,22 @@ STEPS = {  # kind of module: what it is called in a box, and its mark
 
 @register(FIGURES)
 def unet_diagram(net: UNet, x: Tensor, time: Tensor, context: Tensor) -> Image.Image:
-    """The rooms of a UNet for this input: down on the left, up on the right, one band a level, skips across.
+    """The blocks of a UNet for this input: down on the left, up on the right, one band a level, skips across.
 
     x: (B, C, H, W), time: (B,), context: (B, L, D). Everything is read from the real modules, which may be on the
-    meta device. Beside a room's name stands the shape of its output.
+    meta device. Beside a block's name stands the shape of its output.
     """
     across = skips(net, x, time, context)
     levels = [sum("downsamplers" in skip.source for skip in across[: k + 1]) for k in range(len(across))]
     tops = [112 + LINE * k + GAP * level for k, level in enumerate(levels)]  # of the boxes that a skip joins
     low = tops[-1] + LINE + 18  # of the middle block
-    steps = {"conv_out": [(tops[0] - GAP, [net.conv_norm_out, net.conv_out])]}  # room: its boxes, and what is in them
+    steps = {"conv_out": [(tops[0] - GAP, [net.conv_norm_out, net.conv_out])]}  # block: its boxes, and what is in them
     for top, skip in zip(tops, across, strict=True):
         for name in (skip.source, skip.target):
-            steps.setdefault(_room_of(name), []).append((top, _modules(net, name)))
-    for own, block in ((steps[f"up_blocks.{k}"], block) for k, block in enumerate(net.up_blocks)):
-        if block.grows:  # above its last ResBlock
+            steps.setdefault(_block_of(name), []).append((top, _modules(net, name)))
+    for k, block in enumerate(net.up_blocks):
+        if block.upsamplers:  # above its last ResBlock
+            own = steps[f"up_blocks.{k}"]
             own.insert(0, (own[0][0] - LINE, list(block.upsamplers)))
     middle = net.mid_block
     steps["mid_block"] = [(low, [middle.resnets[0], middle.attentions[0], middle.resnets[1]])]
@@ -59,8 +60,8 @@ def unet_diagram(net: UNet, x: Tensor, time: Tensor, context: Tensor) -> Image.I
             _box(canvas, 8, own[0] - GAP - 2, WIDTH - 16, end - own[0] + GAP + 2, BANDS[level % 2], BANDS[level % 2])
             height, width = across[levels.index(level)].shape[1:]
             _words(canvas, MIDDLE, own[0] - GAP + TALL / 2, f"level {level}: {height} × {width}", color=GRAY)
-        for room in rooms(net, x, time, context):
-            _draw_room(canvas, room, steps[room.name])
+        for block in blocks(net, x, time, context):
+            _draw_block(canvas, block, steps[block.name])
         for top, level, skip in zip(tops, levels, across, strict=True):
             _arrow(canvas, (LEFT + WIDE + 8, top + TALL / 2), (RIGHT - 8, top + TALL / 2), GRAY)
             _words(canvas, MIDDLE, top + TALL / 2, _times(skip.shape), fontsize=8, backgroundcolor=BANDS[level % 2])
@@ -82,45 +83,39 @@ def unet_diagram(net: UNet, x: Tensor, time: Tensor, context: Tensor) -> Image.I
 
 @register(FIGURES)
 def unet(
-    pipe: TextToImage, picture: Tensor, room: str, t: float, prompt: str | None = None, seed: int = 0
+    pipe: TextToImage, picture: Tensor, block: str, t: float, prompt: str | None = None, seed: int = 0
 ) -> Image.Image:
-    """What one room of the network makes of a noisy picture: its feature maps, below x_t and the belief.
+    """The output of one block of the UNet for a noisy image: its feature maps, below x_t and the denoised estimate.
 
-    picture: (C, H, W) in [-1, 1]. room: a name such as "down_blocks.0". t: in [0, 1]. prompt: what the network is
-    told, None for nothing. Of a room with more than 16 channels, the 16 whose pixels vary most are shown.
+    picture: (C, H, W) in [-1, 1]. block: a name such as "down_blocks.0". t: in [0, 1]. prompt: None for the
+    unconditional estimate. Of a block with more than 16 channels, the 16 of highest variance are shown.
     """
-    check_time(t)
-    at = torch.tensor([t], dtype=torch.float64)
-    clean = pipe.fold.encode(picture[None].to(pipe.device))
-    eps = torch.randn(clean.shape, generator=Generator().manual_seed(seed)).to(pipe.device)
-    x = pipe.schedule.add_noise(clean, eps, at)
-    seen: list[Room] = []
+    _, x = noised(pipe, picture, [t], seed)
+    seen: list[Block] = []
 
     def net(x: Tensor, time: Tensor, context: Tensor) -> Tensor:
-        seen.extend(rooms(pipe.net.unet, x, time, context))
+        seen.extend(blocks(pipe.net.unet, x, time, context))
         return seen[-1].output
 
-    context = pipe.encode_negative(None, 1) if prompt is None else pipe.encode([prompt])
-    belief = denoiser(net, pipe.schedule, pipe.prediction, context)(x, at)
-    shown = choose(room, {each.name: each for each in seen}, "room")
+    x0_hat = estimate(pipe, x, [t], context_of(pipe, prompt), net)
+    shown = choose(block, {each.name: each for each in seen}, "block")
     maps = shown.output[0].float().cpu()  # (C, h, w)
     chosen = maps.var((1, 2), unbiased=False).argsort(descending=True)[:16].sort().values
-    reach = float(maps[chosen].abs().quantile(0.995)) or 1.0  # a few pixels may lie outside
+    reach = float(maps[chosen].abs().quantile(0.995)) or 1.0  # a few values may lie outside
 
     with Page(WIDTH, 460) as page:
-        _draw_small(page.canvas(), seen, room)
+        _draw_small(page.canvas(), seen, block)
         page.picture(pipe.decode(x)[0], 16, 34, 160, title=f"noisy, $x_t$ at t = {t:.2f}")
-        page.picture(pipe.decode(belief)[0], 584, 34, 160, title=r"belief, $\hat{x}_0$")
-        page.text(16, 204, "told " + ("nothing" if prompt is None else f'"{prompt}"'), color=GRAY)
-        which = f"all {len(maps)}" if len(maps) <= 16 else f"the 16 of {len(maps)} that vary most"
-        page.text(16, 238, f"{room}, {_times(shown.shape)}", weight="bold")
+        page.picture(pipe.decode(x0_hat)[0], 584, 34, 160, title=r"denoised estimate, $\hat{x}_0$")
+        page.text(16, 204, "unconditional" if prompt is None else "prompt: " + readable(prompt, 500), color=GRAY)
+        which = f"all {len(maps)}" if len(maps) <= 16 else f"the 16 of {len(maps)} with the highest variance"
+        page.text(16, 238, f"{block}, {_times(shown.shape)}", weight="bold")
         page.text(244, 238, f"channels: {which}")
         for k, channel in enumerate(chosen.tolist()):
             pixels = signed(maps[channel] / reach)
             page.picture(pixels, 16 + 84 * (k % 8), 284 + 94 * (k // 8), 70, title=str(channel))
-        bar = page.axes(
-            692, 284, 12, 164, xticks=[], yticks=[0, 0.5, 1], yticklabels=[f"{-reach:.2g}", 0, f"{reach:.2g}"]
-        )
+        bar = page.axes(692, 284, 12, 164, xticks=[])
+        bar.set_yticks([0, 0.5, 1], [f"{-reach:.2g}", "0", f"{reach:.2g}"])
         shades = signed(torch.linspace(1, -1, 164)[:, None]).permute(1, 2, 0).numpy()
         bar.imshow(shades, extent=(0, 1, 0, 1), aspect="auto")
         bar.yaxis.tick_right()
@@ -131,8 +126,8 @@ def unet(
 # The pieces ---------------------------------------------------------------------------------
 
 
-def _room_of(module: str) -> str:
-    """The room that a module is in: "down_blocks.0.resnets.1" -> "down_blocks.0"."""
+def _block_of(module: str) -> str:
+    """The block that a module is in: "down_blocks.0.resnets.1" -> "down_blocks.0"."""
     return ".".join(module.split(".")[:2])
 
 
@@ -140,9 +135,9 @@ def _modules(net: UNet, name: str) -> list[nn.Module]:
     """The modules of one step: a ResBlock with the attention after it, or one other module."""
     if name == "conv_in" or "samplers" in name:
         return [net.get_submodule(name)]
-    room, _, place = name.rsplit(".", 2)
-    block = net.get_submodule(room)
-    return [block.resnets[int(place)], *([block.attentions[int(place)]] if block.attends else [])]
+    parent, _, index = name.rsplit(".", 2)
+    block = net.get_submodule(parent)
+    return [block.resnets[int(index)], *([block.attentions[int(index)]] if block.attentions else [])]
 
 
 def _times(shape: tuple[int, ...]) -> str:
@@ -161,9 +156,8 @@ def _words(canvas, x: float, y: float, words: str, **look) -> None:
 
 
 def _arrow(canvas, start: tuple[float, float], end: tuple[float, float], colour: str = "black") -> None:
-    canvas.annotate(
-        "", end, start, arrowprops={"arrowstyle": "-|>", "color": colour, "lw": 1, "shrinkA": 0, "shrinkB": 0}
-    )
+    style = {"arrowstyle": "-|>", "color": colour, "lw": 1, "shrinkA": 0, "shrinkB": 0}
+    canvas.annotate("", end, start, arrowprops=style)
 
 
 def _mark(canvas, x: float, y: float, mark: str) -> None:
@@ -173,28 +167,28 @@ def _mark(canvas, x: float, y: float, mark: str) -> None:
 
 def _legend(canvas, net: UNet, context: Tensor) -> None:
     _words(canvas, 14, 16, f"{sum(count(net).values()):,} parameters", ha="left", weight="bold", fontsize=10)
-    _words(canvas, 232, 16, "beside each room: the shape of its output", ha="left", color=GRAY)
+    _words(canvas, 232, 16, "beside each block: the shape of its output", ha="left", color=GRAY)
     wide = net.time_embedding.linear_2.out_features
     _mark(canvas, 20, 40, "t")
-    _words(canvas, 30, 40, f"told the time, as {wide} numbers", ha="left")
+    _words(canvas, 30, 40, f"time embedding, {wide} values", ha="left")
     _mark(canvas, 260, 40, "c")
-    _words(canvas, 270, 40, f"looks at the context, {_times(context.shape[1:])}", ha="left")
-    _arrow(canvas, (500, 40), (526, 40), GRAY)
-    _words(canvas, 532, 40, "skip: left on the way down", ha="left")
+    _words(canvas, 270, 40, f"cross-attention to the context, {_times(context.shape[1:])}", ha="left")
+    _arrow(canvas, (560, 40), (586, 40), GRAY)
+    _words(canvas, 592, 40, "skip connection", ha="left")
 
 
-def _draw_room(canvas, room: Room, steps: list[tuple[int, list[nn.Module]]]) -> None:
-    """A room with its boxes, `steps`, each with its upper edge; its name and shape on the outer side."""
-    colour = COLOURS[room.name[:4]]
+def _draw_block(canvas, block: Block, steps: list[tuple[int, list[nn.Module]]]) -> None:
+    """A block with its boxes, `steps`, each with its upper edge; its name and shape on the outer side."""
+    colour = COLOURS[block.name[:4]]
     tops = [top for top, _ in steps]
-    right = room.name.startswith(("up", "conv_out"))
+    right = block.name.startswith(("up", "conv_out"))
     left, width, outer = (RIGHT, WIDE, RIGHT + WIDE + 58) if right else (LEFT, WIDE, LEFT - 58)
-    if room.name == "mid_block":
+    if block.name == "mid_block":
         left, width, outer = MIDDLE - 56, 220, MIDDLE - 114
     first, middle = min(left, outer - 52) - 6, (min(tops) + max(tops) + TALL) / 2
     _box(canvas, first, min(tops) - 3, width + 122, max(tops) - min(tops) + TALL + 6, "white", colour, 1.5)
-    _words(canvas, outer, middle - 6.5, room.name, weight="bold", fontsize=8.5, color=colour)
-    _words(canvas, outer, middle + 6.5, _times(room.shape), fontsize=8)
+    _words(canvas, outer, middle - 6.5, block.name, weight="bold", fontsize=8.5, color=colour)
+    _words(canvas, outer, middle + 6.5, _times(block.shape), fontsize=8)
     for top, modules in steps:
         _box(canvas, left, top, width, TALL, "white", GRAY)
         names, marks = zip(*(STEPS[type(module).__name__] for module in modules), strict=True)
@@ -204,16 +198,16 @@ def _draw_room(canvas, room: Room, steps: list[tuple[int, list[nn.Module]]]) -> 
             _mark(canvas, left + width - 9 - 14 * (len(marks) - 1 - k), top + TALL / 2, mark)
 
 
-def _draw_small(canvas, seen: list[Room], chosen: str) -> None:
-    """The rooms as a V between two pictures, one of them marked."""
-    depth = (len(seen) - 1) // 2  # rooms above the middle one
+def _draw_small(canvas, seen: list[Block], chosen: str) -> None:
+    """The blocks as a V between two pictures, one of them marked."""
+    depth = (len(seen) - 1) // 2  # blocks above the middle one
     pitch = 184 / (depth + 1)
-    for k, room in enumerate(seen):
-        side = (k > depth) - (k < depth)  # -1 on the way down, 1 on the way up
-        top, colour, here = 24 + pitch * min(k, 2 * depth - k), COLOURS[room.name[:4]], room.name == chosen
+    for k, block in enumerate(seen):
+        side = (k > depth) - (k < depth)  # -1 for down blocks, 1 for up blocks
+        top, colour, here = 24 + pitch * min(k, 2 * depth - k), COLOURS[block.name[:4]], block.name == chosen
         _box(canvas, MIDDLE + 98 * side - 94, top, 188, pitch - 14, colour if here else "white", colour, 1.5)
         look = {"color": "white" if here else colour, "fontsize": 8}
-        _words(canvas, MIDDLE + 98 * side, top + pitch / 2 - 7, f"{room.name}  {_times(room.shape)}", **look)
+        _words(canvas, MIDDLE + 98 * side, top + pitch / 2 - 7, f"{block.name}  {_times(block.shape)}", **look)
         if side:
             gap = [(MIDDLE + 60 * side, top + pitch - 14), (MIDDLE + 60 * side, top + pitch)]
             _arrow(canvas, *gap[::-side], GRAY)

@@ -1,4 +1,4 @@
-"""What a reader wrote, as a figure can show it: any script, any length, dollars and all."""
+"""What a reader wrote, as a figure can show it: any script, any length, dollar signs included."""
 
 from minidiff.course.figures.page import STYLE
 from minidiff.tokenizer import shorten
@@ -9,6 +9,11 @@ SIZE = 9  # of letters, in points: the small size of the figures
 def readable(text: str, width: float) -> str:
     """A text in quotes as a figure can show it: one line of so many pixels, a box for what the font lacks."""
     return _plain(_quoted(text, width))
+
+
+def fitted(text: str, width: float) -> str:
+    """The same without quotes."""
+    return readable(text, width)[1:-1]
 
 
 def two_lines(text: str, width: float) -> str:

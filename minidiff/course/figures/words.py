@@ -1,22 +1,24 @@
-"""Two figures of prompts: what guidance adds, and which word looks where."""
+"""Two figures of prompts: what guidance adds, and which word attends where."""
 
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Generator, Tensor
+from torch import Tensor
 
+from minidiff.course.figures.estimates import check_step, context_of, estimate, noise_of
 from minidiff.course.figures.page import FIGURES, GRAY, WIDTH, Page, signed
-from minidiff.course.figures.text import readable
-from minidiff.data import LABELS
-from minidiff.diffusion import denoiser
+from minidiff.course.figures.text import fitted, readable
+from minidiff.data import DATASETS
+from minidiff.diffusion import DEFAULT_SAMPLER
 from minidiff.networks import AttentionMap, attention_maps
 from minidiff.pipeline.text_to_image import TextToImage
-from minidiff.registry import choose, register
+from minidiff.registry import UserError, choose, register
 
-COLUMNS = 5  # steps of the walk that `guidance` shows
+COLUMNS = 5  # steps that `guidance` shows
 TILES = 24  # the most words that `attention` shows
+ASIDE = ("(start)", "(end)", "(padding)")  # titles of the tokens that are no words
 
 
 @register(FIGURES)
@@ -28,36 +30,30 @@ def guidance(
     seed: int = 0,
     steps: int = 20,
 ) -> Image.Image:
-    """A walk with classifier-free guidance: the two beliefs at five of its steps, their difference, and the result.
+    """Classifier-free guidance: both predictions at five sampling steps, their difference, and the result.
 
-    negative: takes the place of "nothing"; None or "" for nothing. scale: None for the model's own. Both beliefs are
-    of the same x_t, that of the guided walk. Raises ValueError for what the model cannot draw.
+    negative: takes the place of the unconditional prediction; None or "" for none. scale: None for the model's own.
+    Both predictions are of the same x_t, of the guided trajectory. Raises UserError for what the model cannot generate.
     """
     scale = pipe.config.scale if scale is None else float(scale)
-    walk = list(pipe.stream([prompt], negative=negative or None, steps=steps, scale=scale, seed=seed))
-    told, untold = pipe.encode([prompt]), pipe.encode_negative(negative or None, 1)
-    times = pipe.times(steps, "dpmpp_2m")
-    empty = torch.zeros_like(walk[0].x)
-    noise = torch.randn(empty.shape, generator=Generator().manual_seed(seed)).to(empty)
-    before = [pipe.schedule.add_noise(empty, noise, times[0]), *(step.x for step in walk)]  # what each step begins with
+    options = {"negative": negative or None, "steps": steps, "scale": scale, "seed": seed, "sampler": DEFAULT_SAMPLER}
+    taken = list(pipe.stream([prompt], **options))
+    times = pipe.times(steps, DEFAULT_SAMPLER)
+    empty = torch.zeros_like(taken[0].x)
+    start = pipe.schedule.add_noise(empty, noise_of(empty, seed), times[0])
     chosen = torch.linspace(0, steps - 1, min(steps, COLUMNS)).round().long().tolist()
-    x = torch.cat([before[k] for k in chosen])
-
-    @torch.no_grad()
-    def believed(context: Tensor) -> Tensor:
-        parts = (pipe.net.unet, pipe.schedule, pipe.prediction, context.expand(len(x), -1, -1))
-        return pipe.decode(denoiser(*parts)(x, times[chosen])).cpu()
-
-    without, with_text = believed(untold), believed(told)
-    guided = pipe.decode(torch.cat([walk[k].x0_hat for k in chosen]))
+    x = torch.cat([taken[k - 1].x if k else start for k in chosen])  # the inputs of those steps
+    contexts = context_of(pipe, negative or None), context_of(pipe, prompt)
+    without, with_text = (pipe.decode(estimate(pipe, x, times[chosen].tolist(), each)).cpu() for each in contexts)
+    guided = pipe.decode(torch.cat([taken[k].x0_hat for k in chosen]))
     gap = with_text - without  # (columns, C, H, W) in [-1, 1]
     reach = float(gap.abs().quantile(0.995)) or 1.0  # a few pixels may lie outside
     gray = gap.shape[1] == 1
     shown = torch.stack([signed(each[0] / reach) for each in gap]) if gray else (gap / reach + 1) / 2
     meaning = "orange: lighter with the prompt, blue: darker" if gray else "gray: none; colours: what the prompt adds"
     rows = [
-        ("told " + (readable(negative, 450) if negative else "nothing"), without),
-        ("told " + readable(prompt, 450), with_text),
+        ("negative prompt: " + readable(negative, 380) if negative else "unconditional", without),
+        ("prompt: " + readable(prompt, 430), with_text),
         (f"difference ({meaning})", shown),
         (f"guided: first row + {scale:g} × difference", guided),
     ]
@@ -68,7 +64,7 @@ def guidance(
             page.text(16, 28 + 118 * row, words, fontsize=9)
             for column, picture in enumerate(pictures):
                 page.picture(picture, 16 + 98 * column, 48 + 118 * row, 90)
-        page.picture(pipe.decode(walk[-1].x)[0], 532, 48, 212, title=f"result: scale {scale:g}, {steps} steps")
+        page.picture(pipe.decode(taken[-1].x)[0], 532, 48, 212, title=f"result: scale {scale:g}, {steps} steps")
         words = f"Full colour in the third row:\na difference of {reach:.2f},\nwhere black to white is 1."
         page.text(532, 284, words, color=GRAY, fontsize=9)
         return page.image()
@@ -76,57 +72,51 @@ def guidance(
 
 @register(FIGURES)
 def attention(
-    pipe: TextToImage,
-    prompt: str,
-    step: int = 1,
-    seed: int = 0,
-    steps: int = 20,
-    scale: float | None = None,
-    size: int | None = None,
-) -> Image.Image:
-    """Which word looks where: for each word, how much of it every pixel takes, laid over what is believed at a step.
+    pipe: TextToImage, prompt: str, step: int = 1, seed: int = 0, steps: int = 20,
+    scale: float | None = None, size: int | None = None,
+) -> Image.Image:  # fmt: skip
+    """Cross-attention: for each word, the weight it gets from every pixel, laid over the denoised estimate at a step.
 
     step: 1 to steps. scale: None for the model's own; not 0, where the prompt is not read. size: the height of the
-    rooms to look into, None for the largest. The mean over the heads and rooms of that size, in the very forward
-    pass of the step. Full orange: twice as much of the word as the average pixel takes; full blue: half as much. The
-    number below is the word's share of all attention. Raises ValueError for what cannot be shown.
+    feature maps, None for the highest resolution. The mean over the heads and blocks of that resolution, in the very
+    forward pass of the step. Full orange: twice the word's average over the pixels; full blue: half of it. The number
+    below is the word's fraction of all attention. Raises UserError for what cannot be shown.
     """
     scale = pipe.config.scale if scale is None else float(scale)
-    if not 1 <= step <= steps:
-        raise ValueError(f"step must lie between 1 and the number of steps, {steps}; got {step}")
+    check_step(step, steps)
     if scale == 0:
-        raise ValueError("at scale 0 the model is not told the prompt")
+        raise UserError("at scale 0 the model does not read the prompt")
     with attention_maps(pipe.net) as passes:
-        for _, now in zip(range(step), pipe.stream([prompt], steps=steps, scale=scale, seed=seed), strict=False):
+        stream = pipe.stream([prompt], steps=steps, scale=scale, seed=seed, sampler=DEFAULT_SAMPLER)
+        for _, now in zip(range(step), stream, strict=False):
             pass
     sizes = {str(height): maps for (height, _), maps in heat(passes[-1]).items()}
     maps = next(iter(sizes.values())) if size is None else choose(str(size), sizes, "size")  # (L, h, w)
     height, width = maps.shape[1:]
-    tiles = [(title, maps[places].sum(0)) for title, places in _words(pipe, prompt)]
+    tiles = [(title, maps[positions].sum(0)) for title, positions in _words(pipe, prompt)]
     if len(tiles) > TILES:
         rest = torch.stack([tile for _, tile in tiles[TILES - 1 :]]).sum(0)
         tiles = [*tiles[: TILES - 1], ("(the rest)", rest)]
-    belief = pipe.decode(now.x0_hat)[0].cpu()
+    x0_hat = pipe.decode(now.x0_hat)[0].cpu()
     aside = sum(float(tile.mean()) for title, tile in tiles if title in ASIDE)
     with Page(WIDTH, max(324, 48 + 122 * -(-len(tiles) // 6))) as page:
-        t = float(pipe.times(steps, "dpmpp_2m")[step - 1])
-        page.picture(belief, 16, 44, 164, title=rf"$\hat{{x}}_0$ at t = {t:.2f}")
-        facts = f"step {step} of {steps}, scale {scale:g}\nrooms of {height} × {width} pixels"
+        t = float(pipe.times(steps, DEFAULT_SAMPLER)[step - 1])
+        page.picture(x0_hat, 16, 44, 164, title=rf"$\hat{{x}}_0$ at t = {t:.2f}")
+        facts = f"step {step} of {steps}, scale {scale:g}\nfeature maps of {height} × {width}"
         page.text(16, 214, facts, fontsize=9, color=GRAY)
         page.text(16, 250, "orange: more than average,\nblue: less", fontsize=9, color=GRAY)
-        page.text(16, 286, f"tokens that are no words\ntake {aside:.0%} of all attention", fontsize=9)
-        page.text(204, 6, "told " + readable(prompt, 500), fontsize=9)
+        page.text(16, 286, f"special tokens take\n{aside:.0%} of all attention", fontsize=9)
+        page.text(204, 6, "prompt: " + readable(prompt, 480), fontsize=9)
         for k, (title, tile) in enumerate(tiles):
-            place = (204 + 92 * (k % 6), 44 + 122 * (k // 6))
-            page.picture(_laid_over(tile, belief), *place, 84, title=title, below=f"{float(tile.mean()):.0%}")
+            corner = (204 + 92 * (k % 6), 44 + 122 * (k // 6))
+            page.picture(_laid_over(tile, x0_hat), *corner, 84, title=title, below=f"{float(tile.mean()):.0%}")
         return page.image()
 
 
 def heat(maps: Sequence[AttentionMap]) -> dict[tuple[int, int], Tensor]:
-    """The maps of one pass by the size of their rooms, the largest first: (L, h, w), the mean over heads and rooms.
+    """The maps of one forward pass by resolution, the highest first: (L, h, w), the mean over heads and blocks.
 
-    Of the batch, the last picture is read: with `cfg` or without, one that looks at its text. At every pixel the
-    tokens sum to one.
+    Of the batch, the last row is read: with `cfg` or without, it is conditional. At every pixel the tokens sum to one.
     """
     by_size: dict[tuple[int, int], list[Tensor]] = {}
     for each in sorted(maps, key=lambda each: -each.size[0] * each.size[1]):
@@ -134,32 +124,27 @@ def heat(maps: Sequence[AttentionMap]) -> dict[tuple[int, int], Tensor]:
     return {size: torch.stack(found).mean(0).T.unflatten(1, size) for size, found in by_size.items()}
 
 
-def heights(pipe: TextToImage) -> list[int]:
-    """Of the rooms in which the model looks at words, the largest first: what `attention` takes as a size."""
+def resolutions(pipe: TextToImage) -> list[int]:
+    """The heights of the feature maps with cross-attention, the largest first: what `attention` takes as a size."""
     with attention_maps(pipe.net) as passes, torch.no_grad():
         x = pipe.fold.encode(torch.zeros(1, *pipe.config.picture, device=pipe.device))
         pipe.net.unet(x, pipe.schedule.net_time(torch.ones(1)).to(x), pipe.encode_negative(None, 1))
     return [height for height, _ in heat(passes[0])]
 
 
-# The pieces ---------------------------------------------------------------------------------
-
-ASIDE = ("(start)", "(end)", "(padding)")  # titles of the tokens that are no words
-
-
 def _words(pipe: TextToImage, prompt: str) -> list[tuple[str, list[int]]]:
-    """The words of a prompt as the network reads them, each with the places of its tokens."""
+    """The words of a prompt as the network reads them, each with the positions of its tokens."""
     if pipe.tokenizer is None:
-        classes, read = LABELS[pipe.config.labels]
-        return [("(start)", [0]), (classes[read(prompt)], [1])]
+        dataset = DATASETS[pipe.config.labels]
+        return [("(start)", [0]), (dataset.classes[dataset.read(prompt)], [1])]
     length, pieces = pipe.tokenizer.length, pipe.tokenizer.pieces(prompt)[: pipe.tokenizer.length - 2]
-    words, places = [("(start)", [0])], []
+    words, positions = [("(start)", [0])], []
     for k, piece in enumerate(pieces):
-        places.append(k + 1)
+        positions.append(k + 1)
         if piece.endswith("</w>") or piece in pipe.tokenizer.special or k + 1 == len(pieces):
-            text = pipe.tokenizer.decode(pipe.tokenizer.vocab[pieces[p - 1]] for p in places)
-            words.append((readable(text or piece, 80)[1:-1], places))
-            places = []
+            text = pipe.tokenizer.decode(pipe.tokenizer.vocab[pieces[p - 1]] for p in positions)
+            words.append((fitted(text or piece, 80), positions))
+            positions = []
     end = len(pieces) + 1
     padding = [("(padding)", list(range(end + 1, length)))] * (end + 1 < length)
     return [*words, ("(end)", [end]), *padding]

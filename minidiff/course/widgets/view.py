@@ -1,4 +1,4 @@
-"""What every widget is: controls, a picture that a pure function draws of their values, and a caption."""
+"""What every widget is: controls, a figure that a pure function draws of their values, and a caption."""
 
 import html
 from collections.abc import Callable
@@ -8,6 +8,7 @@ from ipywidgets import Text, ToggleButtons, VBox
 from PIL import Image
 
 from minidiff import image_files
+from minidiff.registry import UserError
 from minidiff.tokenizer import shorten
 
 WIDGETS: dict[str, Callable[..., VBox]] = {}  # name -> what makes one
@@ -19,15 +20,15 @@ def view(
     note: Callable[..., str] | None = None,
     **controls: ipywidgets.Widget,
 ) -> VBox:
-    """Controls, the picture that `draw` makes of their values, and a caption.
+    """Controls, the figure that `draw` makes of their values, and a caption.
 
-    note: what is to be said about the values, "" for nothing. With it there is a line above the picture, which also
-    says why a picture cannot be drawn (a ValueError); the last one stays then.
+    note: one line about the values, "" for none. With it there is a line above the figure, which also says why a
+    figure cannot be drawn (a UserError); the last one stays then.
     """
     for name, control in controls.items():
         control.description = name
         control.tooltip = name
-        control.style.description_width = "80px"  # room for the longest name
+        control.style.description_width = "80px"  # the longest name fits
         control.layout.width = {ToggleButtons: "760px", Text: "640px"}.get(type(control), "420px")
         if hasattr(control, "continuous_update"):
             control.continuous_update = False  # one drawing when the slider is let go, not fifty on the way
@@ -38,7 +39,7 @@ def view(
         values = {name: control.value for name, control in controls.items()}
         try:
             image, said = draw(**values), note(**values) if note else ""
-        except ValueError as error:
+        except UserError as error:
             if not (note and picture.value):
                 raise
             line.value = _said(str(error))

@@ -1,1 +1,1 @@
-"""Looking into a network: what each block computes, where attention goes, and what breaks without a part."""
+"""Looking inside a network: what each block computes, where attention looks, and what breaks without a part."""

@@ -1,69 +1,52 @@
-"""Taking the UNet apart: what does a part contribute? Train without it, and compare.
+"""Ablations of the UNet: what does a part contribute? Train without it, and compare.
 
-The hooks below take nothing but their own arguments, so that a deep copy of the network (the averaged weights
-are one) is taken apart in the same way.
+The hooks use nothing but their own arguments, so a deep copy (such as the averaged weights) is ablated too.
 """
 
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from minidiff.networks.attention import SpatialTransformer, TransformerBlock
-from minidiff.networks.unet import UNet, UpBlock
+from minidiff.networks.unet import UNet
 
 
-def _nothing(module: nn.Module, inputs: tuple, output):
+class Part(NamedTuple):
+    modules: str  # a pattern: the modules' names, as in the state dict
+    hook: Callable[[nn.Module, tuple, Tensor], Tensor | None]  # replaces their output
+    about: str  # what the UNet is like without it
+
+
+def _zeros(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
     return torch.zeros_like(output)
 
 
-def _untouched(module: nn.Module, inputs: tuple, output):
+def _identity(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
     return inputs[0]
 
 
-def _empty_skips(module: UpBlock, inputs: tuple) -> None:
-    skips = inputs[-1]
-    skips[:] = [torch.zeros_like(skip) for skip in skips]
+def _empty_skips(module: nn.Module, inputs: tuple, output: Tensor) -> None:
+    inputs[-1][:] = [torch.zeros_like(skip) for skip in inputs[-1]]
 
 
-def _attention(net: UNet, name: str) -> list[nn.Module]:
-    return [getattr(module, name) for module in net.modules() if isinstance(module, TransformerBlock)]
-
-
-def _of(net: UNet, *kinds: type) -> list[nn.Module]:
-    return [module for module in net.modules() if isinstance(module, kinds)]
-
-
-# part: the modules, and what becomes of their output
-_AFTER = {
-    "self-attention": (lambda net: _attention(net, "attn1"), _nothing),
-    "cross-attention": (lambda net: _attention(net, "attn2"), _nothing),
-    "attention": (lambda net: _of(net, SpatialTransformer), _untouched),
-    "time": (lambda net: [net.time_embedding], _nothing),
-    "middle": (lambda net: [net.mid_block], _untouched),
-    "normalisation": (lambda net: _of(net, nn.GroupNorm, nn.LayerNorm), _untouched),
-}
 PARTS = {
-    "skips": "the way up gets zeros in place of what the way down left",
-    "self-attention": "pixels do not look at each other",
-    "cross-attention": "pixels do not look at the context",
-    "attention": "neither of the two, nor the layers around them",
-    "time": "the time is not told",
-    "middle": "the way up begins where the way down ends",
-    "normalisation": "no GroupNorm, no LayerNorm",
+    "skips": Part(r"down_blocks\.\d+", _empty_skips, "the decoder gets zeros in place of the skip connections"),
+    "self-attention": Part(r".*\.attn1", _zeros, "pixels do not attend to each other"),
+    "cross-attention": Part(r".*\.attn2", _zeros, "pixels do not attend to the context"),
+    "attention": Part(r".*\.attentions\.\d+", _identity, "neither of the two, nor the layers around them"),
+    "time": Part("time_embedding", _zeros, "the time embedding is zero"),
+    "middle": Part("mid_block", _identity, "the decoder begins where the encoder ends"),
+    "normalisation": Part(r".*norm(\d|_out)?", _identity, "no GroupNorm, no LayerNorm"),
 }
 
 
 def without(net: UNet, part: str) -> UNet:
-    """The same net, from now on with one of PARTS taken out; its weights stay, unused.
-
-    Raises ValueError for a part that is not there.
-    """
+    """The same net, from now on without one of PARTS; its weights stay, unused. ValueError for an unknown part."""
     if part not in PARTS:
         raise ValueError(f"unknown part {part!r}; there is {', '.join(PARTS)}")
-    if part == "skips":
-        for block in _of(net, UpBlock):
-            block.register_forward_pre_hook(_empty_skips)
-    else:
-        modules, hook = _AFTER[part]
-        for module in modules(net):
-            module.register_forward_hook(hook)
+    for name, module in net.named_modules():
+        if re.fullmatch(PARTS[part].modules, name):
+            module.register_forward_hook(PARTS[part].hook)
     return net

@@ -1,39 +1,39 @@
-"""Training the VAE: pictures come out as they went in, by way of few numbers that lie near the middle."""
+"""The VAE: images are encoded to a few values near a standard normal distribution, and decoded again."""
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Generator, Tensor
 
+from minidiff.data import emoji_batches
 from minidiff.formats.vae import save_vae
 from minidiff.networks import VAE, Posterior, VAEConfig
-from minidiff.training.checkpoint import restore, save
-from minidiff.training.loop import EMA, TrainConfig, warm_up_and_decay
+from minidiff.registry import UserError
+from minidiff.training.optimise import OptimConfig, optimise
+from minidiff.training.recipe import RECIPES, Recipe, Run, reported
 
-CONFIG = VAEConfig(channels=(16, 32, 64), layers=1, groups=8)  # 3 x 64 x 64 becomes 4 x 16 x 16
-TRAIN = TrainConfig(steps=9000, warmup=100)
-BATCH = 16  # pictures a step
-KL_WEIGHT = 2e-2  # how much a latent that is far from noise counts
-MEASURED = 64  # batches over which the spread of the latents is measured
+EMOJI_VAE = VAEConfig(channels=(16, 32, 64), layers=1, groups=8)  # 3 x 64 x 64 becomes 4 x 16 x 16
+KL_WEIGHT = 2e-2
+MEASURED = 64  # batches over which the standard deviation of the latents is measured
 
-Term = Callable[[Tensor, Tensor], Tensor]  # (decoded, pictures) -> a scalar to be made small
+Term = Callable[[Tensor, Tensor], Tensor]  # (decoded, images) -> a scalar to add to the loss
 
 
 def kl(posterior: Posterior) -> Tensor:
-    """KL(posterior || standard normal) of each number of the latent, (B, C, h, w), in nats. Kingma and Welling 2014, appendix B."""
+    """KL(posterior || standard normal) of each value of the latent, (B, C, h, w), in nats. Kingma and Welling 2014, appendix B."""
     mean, log_variance = posterior
     return (mean**2 + log_variance.exp() - 1 - log_variance) / 2
 
 
 def vae_loss(vae: VAE, x: Tensor, noise: Tensor, kl_weight: float = KL_WEIGHT, more: Term | None = None) -> Tensor:
-    """How far the decoded pictures are from x, plus a little of how far the latents are from noise: a scalar.
+    """The absolute error of the decoded images plus kl_weight times the KL term: a scalar.
 
     x: (B, C, H, W) in [-1, 1]. noise: standard normal, of the latents' shape. more: another term, such as the distance
-    between the features that a frozen network finds in both.
+    between the features of both in a frozen network.
     """
     posterior = vae.posterior(x)
     decoded = vae.decode(vae.config.scaling * posterior.sample(noise))
@@ -45,53 +45,54 @@ def train_vae(
     folder: Path,
     device: torch.device,
     batches: Iterable[Tensor],
-    config: TrainConfig = TRAIN,
-    model: VAEConfig = CONFIG,
+    config: OptimConfig,
+    model: VAEConfig = EMOJI_VAE,
     kl_weight: float = KL_WEIGHT,
     more: Term | None = None,
-) -> Iterator[tuple[int, int, float]]:
-    """Train a VAE on pictures (B, C, H, W) in [-1, 1] and write it to `folder`; yields steps done, steps in all, loss.
+) -> Run:
+    """Train a VAE on images (B, C, H, W) in [-1, 1] and write it to `folder`; a run that was stopped is resumed.
 
-    batches: from the first step on, the same at every call. A run that was stopped is gone on with. At the end the
-    scaling factor is measured and kept in the config.
+    batches: from the first step on, the same at every call. At the end the scaling factor is measured on the next ones
+    and kept in the config.
     """
     torch.manual_seed(config.seed)
-    vae = VAE(replace(model, scaling=1.0)).to(device, memory_format=torch.channels_last)
-    ema = EMA(vae, config.ema)
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=config.lr, weight_decay=config.weight_decay)
-    done = restore(folder, vae, ema.net, optimizer)
-    batches = islice(batches, done, None)
-    try:
-        for x in islice(batches, max(0, config.steps - done)):
-            for group in optimizer.param_groups:
-                group["lr"] = config.lr * warm_up_and_decay(done, config)
-            generator = torch.Generator().manual_seed(1_000_003 * config.seed + done)
-            shape = (len(x), model.latent_channels, *(side // model.factor for side in x.shape[2:]))
-            noise = torch.randn(shape, generator=generator)
-            x = x.to(device, memory_format=torch.channels_last)
-            with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
-                value = vae_loss(vae, x, noise.to(device), kl_weight, more)
-            optimizer.zero_grad()
-            value.backward()
-            nn.utils.clip_grad_norm_(vae.parameters(), config.clip)
-            optimizer.step()
-            ema.update(vae, done)
-            done += 1
-            if done % config.save_every == 0:
-                save(folder, vae, ema.net, optimizer, done, config.steps)
-            yield done, config.steps, value.item()
-    except GeneratorExit:  # the caller stopped early, between two steps: nothing is lost
-        pass
-    save(folder, vae, ema.net, optimizer, done, config.steps)
-    ema.net.config = replace(model, scaling=1 / spread(ema.net, islice(batches, MEASURED)))
-    save_vae(ema.net, folder)
+    vae = VAE(replace(model, scaling=1.0)).to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # not in torch's stubs
+    batches = iter(batches)
+
+    def examples(x: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+        shape = (len(x), model.latent_channels, *(side // model.factor for side in x.shape[2:]))
+        return x, torch.randn(shape, generator=generator)
+
+    def loss(_, x: Tensor, noise: Tensor) -> Tensor:
+        x = x.to(device, memory_format=torch.channels_last)
+        return vae_loss(vae, x, noise.to(device), kl_weight, more)
+
+    def keep(net: VAE) -> None:
+        net.config = replace(model, scaling=1 / latent_std(net, islice(batches, MEASURED)))
+        save_vae(net, folder)
+
+    return reported(optimise(vae, batches, examples, loss, config, folder=folder), config, folder, keep)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VAERecipe(Recipe):
+    def run(self, folder: Path, device: torch.device, config: OptimConfig, batch: int) -> Run:
+        return train_vae(folder, device, (each.images for each in emoji_batches(batch, seed=config.seed)), config)
+
+
+RECIPES["vae"] = VAERecipe(
+    about="the autoencoder in whose latents emoji are generated",
+    after="what it keeps: python benchmarks/vae.py --vae {folder}",
+    batch=16,
+    train=OptimConfig(steps=9000),
+)
 
 
 @torch.no_grad()
-def spread(vae: VAE, batches: Iterable[Tensor]) -> float:
-    """The standard deviation of the unscaled latents over all these pictures: that of the means and of what is sampled.
+def latent_std(vae: VAE, batches: Iterable[Tensor]) -> float:
+    """The standard deviation of the unscaled latents, sampled from the posteriors of all these images.
 
-    Rombach et al. 2022, appendix G. Raises ValueError where there is no picture.
+    Rombach et al. 2022, appendix G. Raises UserError where there is no image.
     """
     device = next(vae.parameters()).device
     count, first, second = 0, 0.0, 0.0
@@ -102,15 +103,15 @@ def spread(vae: VAE, batches: Iterable[Tensor]) -> float:
         first += mean.sum().item()
         second += (mean**2 + variance).sum().item()
     if not count:
-        raise ValueError("the spread of the latents is measured on pictures: none was given")
+        raise UserError("the standard deviation of the latents is measured on images: none was given")
     return (second / count - (first / count) ** 2) ** 0.5
 
 
 @torch.no_grad()
 def psnr(vae: VAE, pictures: Tensor, batch: int = 64) -> Tensor:
-    """How well each picture comes back, in decibels, (N,): 10 log10(2**2 / mean squared error) in [-1, 1].
+    """Peak signal-to-noise ratio of each image, encoded and decoded, in dB, (N,): 10 log10(2**2 / mean squared error).
 
-    Encoded to the posterior's mean, decoded and clipped to [-1, 1]. The same as in [0, 1] with a range of 1.
+    Encoded to the posterior's mean, decoded and clipped to [-1, 1].
     """
     from torchmetrics.functional.image import peak_signal_noise_ratio  # costs a second
 

@@ -1,4 +1,4 @@
-"""Latents and text states, computed once: a step of training then needs neither the VAE nor the text tower."""
+"""Latents and text states, computed once: training then needs neither the VAE nor the text tower."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,15 +13,15 @@ from minidiff.data.shards import INDEX, Shards, shard_batches, write_shards
 from minidiff.networks import VAE, CLIPText
 from minidiff.tokenizer import Tokenizer
 
-ROWS = 64  # pictures encoded at once
+ROWS = 64  # images encoded at once
 
 
 @torch.no_grad()
 def keep_emoji(folder: Path, vae: VAE, text: CLIPText, tokenizer: Tokenizer, split: str = "train") -> None:
-    """Write each picture of a split into shards: its latent (c, h, w), and the states (W, L, D) of W captions.
+    """Write each image of a split into shards: its latent (c, h, w), and the states (W, L, D) of W captions.
 
-    The latents are the means, scaled. A caption for each wording, with random tags. All in float16. Finished shards
-    that are there already are left as they are.
+    The latents are the posteriors' means, scaled. A caption for each wording, with random tags. All in float16. Shards
+    that are complete already are left as they are.
     """
     if (folder / INDEX).exists():
         return

@@ -1,0 +1,48 @@
+"""What several figures compute: a noisy image, and the network's denoised estimate of it."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Generator, Tensor
+
+from minidiff.diffusion import denoiser
+from minidiff.pipeline.text_to_image import TextToImage
+from minidiff.registry import UserError
+
+
+def check_time(t: float) -> None:
+    """Raises UserError for a time outside [0, 1]."""
+    if not 0 <= t <= 1:
+        raise UserError(f"t must lie in [0, 1], got {t}")
+
+
+def check_step(step: int, steps: int) -> None:
+    """Raises UserError for a step that is not 1 to `steps`."""
+    if not 1 <= step <= steps:
+        raise UserError(f"step must lie between 1 and the number of steps, {steps}; got {step}")
+
+
+def noise_of(like: Tensor, seed: int) -> Tensor:
+    """Standard normal noise of that shape, from a generator of its own on the CPU."""
+    return torch.randn(like.shape, generator=Generator().manual_seed(seed)).to(like)
+
+
+def noised(pipe: TextToImage, picture: Tensor, times: list[float], seed: int) -> tuple[Tensor, Tensor]:
+    """The latents of an image (C, H, W) in [-1, 1], and x_t of them at each time with the same noise, (T, C, h, w)."""
+    for t in times:
+        check_time(t)
+    clean = pipe.to_latents(picture[None])
+    x = clean.expand(len(times), -1, -1, -1)
+    return clean, pipe.schedule.add_noise(x, noise_of(clean, seed), torch.tensor(times, dtype=torch.float64))
+
+
+def context_of(pipe: TextToImage, prompt: str | None) -> Tensor:
+    """Context tokens, (1, L, D); of the null context for None."""
+    return pipe.encode_negative(None, 1) if prompt is None else pipe.encode([prompt])
+
+
+@torch.no_grad()
+def estimate(pipe: TextToImage, x: Tensor, times: list[float], context: Tensor, net: Callable | None = None) -> Tensor:
+    """x0_hat of every row of x, (T, C, h, w), in one forward pass. net: in place of the pipeline's UNet."""
+    denoise = denoiser(net or pipe.net.unet, pipe.schedule, pipe.prediction, context.expand(len(x), -1, -1))
+    return denoise(x, torch.tensor(times, dtype=torch.float64))

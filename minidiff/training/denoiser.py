@@ -1,0 +1,174 @@
+"""Training a model that generates images: what the recipes of all such models share."""
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from minidiff.diffusion import PREDICTIONS, SCHEDULES, to_x0
+from minidiff.files import asset
+from minidiff.formats.clip import load_clip
+from minidiff.formats.model_config import ModelConfig
+from minidiff.formats.scheduler_config import scheduler_config
+from minidiff.formats.vae import load_vae
+from minidiff.networks import Conditional, Precomputed, SpaceToDepth
+from minidiff.pipeline.text_to_image import TextToImage
+from minidiff.registry import UserError, choose
+from minidiff.tokenizer import Tokenizer
+from minidiff.training.checkpoint import planned_steps
+from minidiff.training.distributed import first_goes_ahead, my_rows, of_first
+from minidiff.training.latent_cache import keep_emoji
+from minidiff.training.loop import TrainConfig, train
+from minidiff.training.optimise import Progress
+from minidiff.training.recipe import Recipe, Run, reported
+from minidiff.training.throughput import seconds_a_step
+
+# Images (B, C, H, W), or latents, and what each shows: labels (B,), captions, or text states (B, L, D); without end
+Batches = Iterator[tuple[Tensor, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenoiserRecipe(Recipe):
+    """A diffusion model, its images, and how it is trained on them."""
+
+    config: ModelConfig
+    batches: Callable[[int, int, Path | None], Batches]  # (images a step, seed, folder of the data or None)
+    takes: tuple[str, ...] = ("minutes", "steps", "batch", "accumulate", "prediction", "schedule")
+    batch: int = 64
+    train: TrainConfig = TrainConfig()
+    reader: str | None = None  # a trained CLIP whose text tower reads the captions; see `load_clip`
+    vae: str | None = None  # a trained VAE, an asset; its latents and the text states are computed once
+    flip: bool = False  # mirror half of the images
+    fast: bool = False  # use what pays off on a GPU, see `what_pays`
+
+    def run(
+        self,
+        folder: Path,
+        device: torch.device,
+        config: TrainConfig,
+        batch: int,
+        *,
+        minutes: float | None = None,
+        data: Path | None = None,
+        **chosen: str,
+    ) -> Run:
+        """Train the model and write it to `folder`.
+
+        minutes: instead of config.steps, as many steps as fit into them at the speed of the first few; a resumed run
+        keeps its number. data: the folder of the data set. chosen: prediction and schedule, instead of the model's own. A
+        recipe with a VAE keeps its latents in `folder`. Raises UserError for a pair that cannot be trained.
+        """
+        my_rows(batch)  # can all processes have equally many?
+        chosen = {"prediction": self.config.prediction, "schedule": self.config.schedule} | chosen
+        check_pair(**chosen)
+        if self.vae:  # its folder is in diffusers' layout: is there a word for the pair?
+            scheduler_config(**chosen)
+        if self.fast:
+            config = replace(config, **what_pays(device))
+        clip, tokenizer = load_clip(self.reader, device) if self.reader else (None, None)
+        model = replace(self.config, text=clip and clip.config.text, **chosen)
+        vae = load_vae(asset(self.vae), device) if self.vae else None
+        net = untrained(model, config.seed, device)
+        if clip:
+            net.text_encoder.load_state_dict(clip.text_model.state_dict())
+        if vae:
+            data = folder / "latents"
+            assert clip and tokenizer  # a recipe with a VAE has a reader
+            with first_goes_ahead():
+                keep_emoji(data, vae, clip.text_model, tokenizer)
+            net.text_encoder = Precomputed(null=clip.text_model(tokenizer("").to(device))[0].cpu())
+
+        def steps(net: Conditional, config: TrainConfig, folder: Path | None = None) -> Iterator[Progress[Conditional]]:
+            with first_goes_ahead():
+                batches = self.batches(batch, config.seed, data)
+            reads, about = None if vae else tokenizer, chosen | {"batch": batch}
+            return fit(net, model, batches, config, reads, flip=self.flip, folder=folder, about=about)
+
+        def keep(net: Conditional) -> None:
+            trained = Conditional(net.unet, clip.text_model) if vae and clip else net
+            TextToImage(model, trained, device, tokenizer, vae).save(folder)
+
+        if minutes is not None:
+            planned = of_first(planned_steps(folder) or 0)
+            planned = planned or of_first(round(60 * minutes / seconds_a_step(steps(copy.deepcopy(net), config))))
+            config = replace(config, steps=max(1, planned))
+        return reported(steps(net, config, folder), config, folder, keep)
+
+
+def check_pair(prediction: str, schedule: str) -> None:
+    """Raise UserError where x0 cannot be computed from the prediction at t = 1 on this schedule."""
+    choose(prediction, PREDICTIONS, "prediction")
+    choose(schedule, SCHEDULES, "schedule")
+    if not determines_x0(prediction, schedule):
+        predictions = [name for name in PREDICTIONS if determines_x0(name, schedule)]
+        schedules = [name for name in SCHEDULES if determines_x0(prediction, name)]
+        raise UserError(
+            f"{prediction}-prediction does not determine x0 at t = 1 on the {schedule} schedule, where alpha is 0: take "
+            f"--prediction {' or '.join(predictions)}, or --schedule {' or '.join(schedules)}"
+        )
+
+
+def determines_x0(prediction: str, schedule: str) -> bool:
+    x = torch.zeros(1, 1, 1, 1)
+    try:
+        to_x0(PREDICTIONS[prediction], x, x, *SCHEDULES[schedule]().at(1.0, x))
+    except ValueError:
+        return False
+    return True
+
+
+def untrained(model: ModelConfig, seed: int, device: torch.device | str = "cpu") -> Conditional:
+    """The model's network before training; the seed decides its random weights."""
+    torch.manual_seed(seed)
+    # channels_last: 1.1 to 1.6 times as many images a second on a CPU
+    return model.build().to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # not in torch's stubs
+
+
+def fit(
+    net: Conditional,
+    model: ModelConfig,
+    batches: Batches,
+    config: TrainConfig,
+    tokenizer: Tokenizer | None = None,
+    flip: bool = False,
+    folder: Path | None = None,
+    about: dict[str, Any] | None = None,
+) -> Iterator[Progress[Conditional]]:
+    """Train the model's network on images, folded as the model wants them; see `train`."""
+    fold = SpaceToDepth(model.fold)
+
+    def folded() -> Iterator[tuple[Tensor, Tensor]]:
+        for step, (images, shown) in enumerate(batches):
+            images = mirrored(images, config.seed, step) if flip else images
+            yield fold.encode(images), tokenizer(shown) if tokenizer else shown
+
+    schedule, pred = SCHEDULES[model.schedule](), PREDICTIONS[model.prediction]
+    # the empty caption, as in Stable Diffusion
+    null = tokenizer("")[0] if tokenizer else cast("Tensor | int", net.text_encoder.null)
+    return train(net, schedule, pred, folded(), config, null=null, folder=folder, about=about)
+
+
+def what_pays(device: torch.device) -> dict[str, bool]:
+    """On an NVIDIA GPU: bfloat16 where it is in hardware, torch.compile where Triton supports the GPU, fused AdamW.
+
+    Tested on a CPU, on small networks; benchmarks/gpu_ladder.py measures what each is worth on a GPU.
+    """
+    if device.type != "cuda":
+        return {}
+    return {
+        "bf16": torch.cuda.is_bf16_supported(including_emulation=False),
+        "compile": torch.cuda.get_device_capability(device) >= (7, 0) and find_spec("triton") is not None,
+        "fused": True,
+    }
+
+
+def mirrored(images: Tensor, seed: int, step: int) -> Tensor:
+    """The images (B, C, H, W), about half of them flipped left to right; seed and step decide which."""
+    key = (1_000_003 * seed + step) ^ 0x5EED_F11B  # not the loop's own key, or the flip would reveal t
+    turned = torch.rand(len(images), generator=torch.Generator().manual_seed(key)) < 0.5
+    return torch.where(turned[:, None, None, None], images.flip(-1), images)

@@ -1,0 +1,142 @@
+"""The one optimisation loop: AdamW, warm-up and cosine decay, gradient clipping, averaged weights, checkpoints.
+
+A diffusion model, a CLIP, a VAE and a classifier differ in their loss alone, and that is given.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar, cast
+
+import torch
+from torch import Generator, Tensor, nn
+
+from minidiff.registry import UserError
+from minidiff.training.checkpoint import restore, save
+from minidiff.training.distributed import average, batch_parts, together
+
+Net = TypeVar("Net", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    steps: int = 1000  # batches in all, also over several sittings
+    lr: float = 2e-3  # the highest learning rate
+    warmup: int = 100  # steps until it is reached; from there half a cosine down to 0
+    betas: tuple[float, float] = (0.9, 0.999)  # of AdamW
+    weight_decay: float = 0.01
+    clip: float = 1.0  # largest gradient norm
+    ema: float = 0.999  # decay of the weights' moving average
+    seed: int = 0
+    save_every: int = 500  # steps between two checkpoints
+    accumulate: int = 1  # parts that a batch is computed in, one after the other: more need less memory
+    bf16: bool = False  # compute in bfloat16 where autocast sees fit; weights and their average stay float32
+    compile: bool = False  # the network through torch.compile: a minute or so at first, faster steps after
+    graphs: bool = False  # with compile, on an NVIDIA GPU: its work is recorded once and replayed (CUDA graphs)
+    fused: bool = False  # AdamW in one kernel for all parameters
+
+    def __post_init__(self):
+        for name in ("steps", "accumulate"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.graphs and not self.compile:
+            raise UserError("graphs needs compile: it is torch.compile that records them")
+        if self.graphs and self.accumulate > 1:  # pytorch issue 169545: the second part's gradients do not arrive
+            raise UserError(f"graphs needs a batch in one part, got accumulate {self.accumulate}")
+        if not 0 <= self.seed < 2**32:
+            raise UserError(f"seed must lie between 0 and {2**32 - 1}, got {self.seed}")
+
+
+class Progress(NamedTuple, Generic[Net]):
+    """The state of training after a step."""
+
+    step: int  # steps done
+    loss: Tensor  # of this step's batch, a scalar
+    seen: int  # images seen
+    net: Net  # the network with averaged weights, ready for sampling
+
+
+class EMA(Generic[Net]):
+    """An exponential moving average of a network's weights, for sampling and evaluation.
+
+    It follows faster in the first steps, so that the random initial weights are soon forgotten.
+    """
+
+    def __init__(self, net: Net, decay: float):
+        self.net = copy.deepcopy(net).eval().requires_grad_(False)
+        self.decay = decay
+
+    @torch.no_grad()
+    def update(self, net: nn.Module, step: int) -> None:
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for mean, new in zip(self.net.state_dict().values(), net.state_dict().values(), strict=True):
+            if mean.is_floating_point():
+                mean.lerp_(new, 1 - decay)
+            else:
+                mean.copy_(new)
+
+
+def optimise(
+    net: Net,
+    batches: Iterable[Any],
+    examples: Callable[[Any, Generator], tuple[Tensor | None, ...]],
+    loss: Callable[..., Tensor],
+    config: OptimConfig,
+    *,
+    folder: Path | None = None,
+    about: dict[str, Any] | None = None,
+    after: Callable[[], Any] = lambda: None,
+) -> Iterator[Progress[Net]]:
+    """Train `net` in place, on the device it is on; yields after every step.
+
+    batches: from the first step on, the same at every call. examples(batch, generator): what the loss takes, each
+    (B, ...) or None; all random numbers of a step are drawn here, for the whole batch, by a generator keyed by (seed,
+    step). So a run that was stopped and resumed equals one that was not, and a run of several processes (see
+    distributed.py) equals one of a single process, up to the order of sums. loss(net, *rows of the examples): a
+    scalar, the mean over these rows. folder: where checkpoints go, and where training resumes if there is one. about:
+    settings that a resumed run must share with its checkpoint. after: called after every update of the weights.
+    """
+    device = next(net.parameters()).device
+    mode = "reduce-overhead" if config.graphs else None
+    ask = together(cast(nn.Module, torch.compile(net, mode=mode)) if config.compile else net)
+    ema = EMA(net, config.ema)
+    fused = config.fused or None  # False would mean one parameter after the other, the slowest of PyTorch's three ways
+    how = {"betas": config.betas, "weight_decay": config.weight_decay, "fused": fused}
+    optimizer = torch.optim.AdamW(net.parameters(), lr=config.lr, **how)
+    about = {"seed": config.seed} | (about or {})
+    done = restore(folder, net, ema.net, optimizer, about) if folder else 0
+    net.train()
+    try:
+        for batch in islice(batches, done, config.steps):
+            for group in optimizer.param_groups:
+                group["lr"] = config.lr * warm_up_and_decay(done, config)
+            generator = Generator().manual_seed(1_000_003 * config.seed + done)  # its seeds have 32 bits
+            drawn = examples(batch, generator)
+            size = next(len(each) for each in drawn if each is not None)
+            optimizer.zero_grad()
+            value = torch.zeros((), device=device)
+            for rows, fraction in batch_parts(ask, size, config.accumulate):  # usually one: all rows
+                with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
+                    part = loss(ask, *(each if each is None else each[rows] for each in drawn))
+                (fraction * part).backward()
+                value = value + fraction * part.detach()  # not +=: that would keep the dtype of the zero
+            nn.utils.clip_grad_norm_(net.parameters(), config.clip)
+            optimizer.step()
+            after()
+            ema.update(net, done)
+            done += 1
+            if folder and done % config.save_every == 0:
+                save(folder, net, ema.net, optimizer, done, config.steps, about)
+            yield Progress(done, average(value), done * size, ema.net)
+    except GeneratorExit:  # the caller stopped early, between two steps: nothing is lost
+        pass
+    if folder:
+        save(folder, net, ema.net, optimizer, done, config.steps, about)
+
+
+def warm_up_and_decay(step: int, config: OptimConfig) -> float:
+    warm = min(1.0, (step + 1) / config.warmup)
+    return warm * (1 + math.cos(math.pi * step / config.steps)) / 2
