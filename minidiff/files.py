@@ -11,10 +11,7 @@ ROOTS = (_PACKAGE / "_assets", _PACKAGE.parent / "assets")  # installed from a w
 
 
 def asset(name: str) -> Path:
-    """The path of a shipped file or folder, such as "mnist" or "weights/judge/model.safetensors".
-
-    Raises FileNotFoundError with what to do about it.
-    """
+    """The path of a shipped file or folder, such as "weights/judge/model.safetensors". Raises FileNotFoundError."""
     for root in ROOTS:
         if (root / name).exists():
             return root / name
@@ -70,10 +67,7 @@ def load_weights(net, path: str | Path) -> None:
 
 
 def check_writable(path: str | Path, kinds: tuple[str, ...]) -> Path:
-    """`path`, if a file of one of these kinds (".png", ...) can be written there. Raises UserError if not.
-
-    Checked before the work begins, so that nobody waits for an image that cannot be saved.
-    """
+    """`path`, if a file of one of these kinds (".png", ...) can be written there: ask before the work. Raises UserError."""
     path = Path(path)
     if path.suffix.lower() not in kinds:
         raise UserError(f'cannot write "{path}": its name must end in {" or ".join(kinds)}')

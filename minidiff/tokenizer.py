@@ -1,14 +1,14 @@
 """Byte-pair encoding: text to token ids (Sennrich et al. 2016; on bytes, as in GPT-2; files and ids are CLIP's).
 
-A text is lowercased and split into words. A word starts as bytes, so that nothing is unknown: Greek, emoji and typing
-errors are bytes too. Then neighbours are merged into longer pieces, by a list of merges learned from many texts, the
-most frequent first. A common word ends as one piece, a rare one as several.
+A text is lowercased and split into words. A word starts as bytes, so that nothing is unknown. Then neighbours are merged
+by a list of merges learned from many texts, the most frequent first: a common word ends as one piece, a rare one as several.
 """
 
 import json
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 from typing import Self
 
@@ -36,8 +36,7 @@ def split(text: str) -> list[str]:
     text = unicodedata.normalize("NFC", text)  # é is one character, never e and an accent
     text = "".join(char.lower() for char in text)  # one by one: str.lower() turns the last Σ of a word into ς
     words = []
-    for word in WORD.findall(text):
-        # <|ENDOFTEXT|> is not special, but is <|endoftext|> in lower case: transformers splits it into three words
+    for word in WORD.findall(text):  # of <|ENDOFTEXT|>, which is not special, transformers makes three words
         words += [word[:2], word[2:-2], word[-2:]] if word in (START, END) else [word]
     return words
 
@@ -52,10 +51,7 @@ def join(pieces: list[str], pair: tuple[str, str]) -> list[str]:
     """The pieces with the pair merged wherever it occurs, from left to right."""
     joined = []
     for piece in pieces:
-        if joined and (joined[-1], piece) == pair:
-            joined[-1] += piece
-        else:
-            joined.append(piece)
+        joined.append(joined.pop() + piece if joined and (joined[-1], piece) == pair else piece)
     return joined
 
 
@@ -68,9 +64,9 @@ def read(pieces: Iterable[str]) -> str:
 class Tokenizer:
     """Text to ids and back.
 
-    vocab: the id of each piece, 0 to len(vocab) - 1. merges: the pairs to merge, in the order learned. length: ids per
-    text. pad: the piece that pads short texts, None for the end of text (Stable Diffusion 2.x: "!"). words: those of
-    the training texts, if not all became one piece. Raises UserError if they do not fit together.
+    vocab: the id of each piece, 0 to len(vocab) - 1. merges: pairs, in the order learned. length: ids per text. pad: the
+    piece that pads short texts, None for the end of text (Stable Diffusion 2.x: "!"). words: those of the training
+    texts, if not all became one piece. Raises UserError if they do not fit together.
     """
 
     def __init__(
@@ -98,17 +94,14 @@ class Tokenizer:
 
     @classmethod
     def train(cls, texts: Iterable[str], merges: int, length: int = 77) -> Self:
-        """Learn up to `merges` merges: repeatedly merge the most frequent pair of pieces in the texts.
-
-        Ties are broken alphabetically. It stops early when every word is one piece.
-        """
+        """Learn up to `merges` merges, until every word is one piece: each is the most frequent pair; ties go alphabetically."""
         count = Counter(word for text in texts for word in split(text))
         spelled = {word: spell(word) for word in count}
         learned = []
         while len(learned) < merges:
             pairs = Counter()
             for word, pieces in spelled.items():
-                for pair in zip(pieces, pieces[1:], strict=False):
+                for pair in pairwise(pieces):
                     pairs[pair] += count[word]
             if not pairs:
                 break
@@ -120,19 +113,16 @@ class Tokenizer:
 
     @classmethod
     def load(cls, folder: str | Path, length: int = 77, pad: str | None = None) -> Self:
-        """Read CLIP's vocab.json and merges.txt, or transformers 5's tokenizer.json, and words.txt if there is one.
-
-        Raises UserError with the name of the file that is wrong.
-        """
+        """Read CLIP's vocab.json and merges.txt, or transformers 5's tokenizer.json, and words.txt. Raises UserError."""
         try:
             path = Path(folder) / "words.txt"
             words = path.read_text(encoding="utf-8").split() if path.exists() else ()
-            path = Path(folder) / "vocab.json"
-            if (whole := Path(folder) / "tokenizer.json").exists() and not path.exists():
-                path = whole
+            path = Path(folder) / "tokenizer.json"
+            if path.exists() and not (Path(folder) / "vocab.json").exists():
                 both = json.loads(path.read_text(encoding="utf-8"))["model"]
                 vocab, lines = dict(both["vocab"]), [" ".join(pair) for pair in both["merges"]]
             else:
+                path = Path(folder) / "vocab.json"
                 vocab = dict(json.loads(path.read_text(encoding="utf-8")))
                 path = Path(folder) / "merges.txt"
                 lines = path.read_text(encoding="utf-8").splitlines()
@@ -179,7 +169,7 @@ class Tokenizer:
     def _merged(self, word: str) -> list[str]:
         if word not in self._cache:
             pieces = spell(word)
-            while pairs := self._rank.keys() & zip(pieces, pieces[1:], strict=False):
+            while pairs := self._rank.keys() & pairwise(pieces):
                 pieces = join(pieces, min(pairs, key=self._rank.get))  # the one that was learned first
             self._cache[word] = pieces
         return self._cache[word]
@@ -200,13 +190,12 @@ class Tokenizer:
 
     def unread(self, text: str) -> str:
         """One line about what in a text is truncated or new to the tokenizer, "" if nothing is."""
-        found = []
-        if tail := self.left_out(text):
-            found.append(f"left out, for there is room for {self.length - 2} tokens: {shorten(tail, 80)}")
-        if words := self.unknown(text):
-            why = "in no caption of its training" if self.words else "not in the vocabulary"
-            found.append(f"{why}, read in pieces: {shorten(', '.join(words), 80)}")
-        return "; ".join(found)
+        why = "in no caption of its training" if self.words else "not in the vocabulary"
+        found = {
+            f"left out, for there is room for {self.length - 2} tokens": self.left_out(text),
+            f"{why}, read in pieces": ", ".join(self.unknown(text)),
+        }
+        return "; ".join(f"{problem}: {shorten(what, 80)}" for problem, what in found.items() if what)
 
 
 def shorten(text: str, longest: int) -> str:

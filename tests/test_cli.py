@@ -14,7 +14,7 @@ from PIL import Image
 from minidiff import data
 from minidiff.cli.main import main
 from minidiff.diffusion import GRIDS, GUIDANCES, SAMPLERS, SCHEDULES
-from minidiff.evaluation import EVALUATIONS
+from minidiff.evaluation import evaluations
 from minidiff.files import asset, read_tensors
 from minidiff.formats.vae import load_vae
 from minidiff.training.recipes import recipes
@@ -145,14 +145,14 @@ def test_minutes_become_steps_once_and_stay_the_same(tmp_path, monkeypatch):
 
 
 def test_the_speed_is_measured_in_steps():
-    from minidiff.training.throughput import seconds_a_step
+    from minidiff.training.denoiser import seconds_a_step
 
     taken = []
     assert seconds_a_step(iter(lambda: taken.append(1), 0), count=5) > 0 and len(taken) == 15
 
 
 def test_slow_steps_are_measured_over_fewer(monkeypatch):
-    from minidiff.training import throughput as speed
+    from minidiff.training import denoiser as speed
 
     clock = []
     monkeypatch.setattr(speed, "time", SimpleNamespace(perf_counter=lambda: 15.0 * len(clock)))
@@ -204,7 +204,7 @@ def test_list_and_doctor(capsys):
     main(["list"])
     rows = [re.split("  +", line, maxsplit=2) for line in capsys.readouterr().out.splitlines()]
     assert ["data set", "mnist"] in [row[:2] for row in rows] and len({row[0] for row in rows}) > 5
-    for kind, known in (("data set", data.DATASETS), ("recipe", recipes()), ("evaluation", EVALUATIONS)):
+    for kind, known in (("data set", data.DATASETS), ("recipe", recipes()), ("evaluation", evaluations())):
         assert [row[1] for row in rows if row[0] == kind] == list(known)
     for kind, known in (("samplers", SAMPLERS), ("schedules", SCHEDULES), ("grids", GRIDS), ("guidances", GUIDANCES)):
         assert [kind, ", ".join(known)] in rows

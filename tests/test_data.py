@@ -92,6 +92,7 @@ def clothes(tmp_path):
 def test_a_data_set_of_idx_files_is_one_call(clothes, tmp_path):
     assert data.labelled()["clothes"] is clothes and clothes.picture == (1, 28, 28)
     assert clothes.about() == f"clothes, 28x28, 4 classes; here: {tmp_path}"
+    assert data.DATASETS["mnist"].about() == "70,000 handwritten digits, 28x28, 10 classes; comes with minidiff"
     train, validation, test = (clothes.load(split) for split in ("train", "validation", "test"))
     assert train.labels.tolist() + validation.labels.tolist() == list(range(4)) * 6 and len(validation) == 2
     assert train.images.shape == (22, 1, 28, 28) and train.images[0, 0, 0, :2].tolist() == [-1, 1]

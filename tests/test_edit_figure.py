@@ -9,7 +9,7 @@ from tiny_words import tiny_pipe, tiny_tokenizer
 from minidiff import image_files
 from minidiff.course import figures, widgets
 from minidiff.course.examples import some_emoji
-from minidiff.course.figures.editing import HOLE, PARTS, part_mask
+from minidiff.course.figures.latents import HOLE, PARTS, part_mask
 from minidiff.diffusion import DEFAULT_SAMPLER
 
 PIPE = tiny_pipe(tiny_tokenizer())

@@ -120,7 +120,7 @@ def test_latents_are_taken_as_they_are(pipe, seven):
         ({"mask": half()}, "a mask says what to keep"),
         ({"init": Image.new("L", (30, 27))}, "must be multiples of 2, got 27x30"),
         ({"init": Image.new("L", (28, 28)), "mask": half(28, 26)}, "the mask is 28x26, and the picture 28x28"),
-        ({"init": Image.new("L", (28, 28)), "size": 28}, "size is that of the picture"),
+        ({"init": Image.new("L", (28, 28)), "size": 28}, "size is that of the image"),
         ({"init": Image.new("L", (28, 28)), "strength": 1.5}, "strength must lie between 0 and 1"),
         ({"init": Image.new("L", (28, 28)), "mask": torch.ones(1, 4, 14, 14)}, "the mask must have shape"),
     ],

@@ -10,9 +10,10 @@ import torch
 from minidiff import TextToImage, data
 from minidiff.cli.main import main
 from minidiff.diffusion import DEFAULT_SAMPLER
-from minidiff.evaluation import EVALUATIONS, fitting, load
-from minidiff.evaluation.judges import inception, judge_accuracy, judged
+from minidiff.evaluation import evaluations, fitting, load
+from minidiff.evaluation.judges import inception, judged
 from minidiff.evaluation.labelled import evaluate
+from minidiff.evaluation.report import fraction
 from minidiff.files import asset
 from minidiff.formats.model_config import ModelConfig
 from minidiff.formats.model_folder import load_classifier, models
@@ -28,7 +29,8 @@ def real():
 
 
 def test_the_judge_reads_unseen_digits():
-    assert judge_accuracy(load_classifier("judge"), "test") >= 0.995
+    digits = data.mnist("test")
+    assert fraction(judged(load_classifier("judge"), digits.images)[1] == digits.labels) >= 0.995
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +142,7 @@ def test_too_few_or_too_many(n):
 
 @pytest.mark.parametrize("name", [*models(), "clip", "clip_emoji"])
 def test_every_shipped_model_has_an_evaluation(name):
-    assert fitting(load(name, "cpu")) is EVALUATIONS[name]
+    assert fitting(load(name, "cpu")) is evaluations()[name]
 
 
 def model_of(name, picture, labels="mnist", text=None):
@@ -150,9 +152,24 @@ def model_of(name, picture, labels="mnist", text=None):
 
 
 def test_labels_find_their_evaluation_and_a_name_of_ones_own_does_no_harm():
-    assert fitting(model_of("my digits", (1, 28, 28))) is EVALUATIONS["mnist"]
-    assert fitting(model_of("photos", (3, 32, 32), "cifar10")) is EVALUATIONS["cifar10"]
-    assert fitting(model_of("pets", (3, 64, 64), text=CLIPTextConfig()), "emoji") is EVALUATIONS["emoji"]
+    known = evaluations()
+    assert fitting(model_of("my digits", (1, 28, 28))) is known["mnist"]
+    assert fitting(model_of("photos", (3, 32, 32), "cifar10")) is known["cifar10"]
+    assert fitting(model_of("pets", (3, 64, 64), text=CLIPTextConfig()), "emoji") is known["emoji"]
+
+
+def test_a_data_set_registered_at_run_time_has_an_evaluation(monkeypatch):
+    shape = ModelConfig("mine", UNetConfig(3, 3, (8,), (True,), 1, 1, 8, 4), (3, 8, 8), fold=1, labels="squares")
+    pixels = torch.rand(200, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    squares = data.Pictures(2 * pixels - 1, torch.arange(200) % 10, ["a square"] * 200)
+    classes = tuple("abcdefghij")
+    dataset = data.Dataset(lambda split, folder=None: squares, lambda: "squares", (3, 8, 8), classes, classes.index)
+    monkeypatch.setitem(data.DATASETS, "squares", dataset)
+    pipe = TextToImage(shape, shape.build(), "cpu")
+    evaluation = fitting((pipe,))
+    assert evaluation is evaluations()["squares"] and evaluation.dataset == "squares"
+    report = evaluation.measure(pipe, 65, steps=1, features=lambda x: x[..., ::4, ::4].flatten(1).double())
+    assert report.model == "mine" and report.accuracy is None and report.frechet > 0
 
 
 @pytest.mark.parametrize(

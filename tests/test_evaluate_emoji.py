@@ -314,7 +314,7 @@ def test_progress_is_told():
 
 
 @pytest.mark.parametrize("how, problem", [({"n": 0}, "n must lie between 1 and .*, got 0"), ({"n": 9999}, "n must lie between"),
-                                          ({"split": "dev"}, "no split 'dev'")])  # fmt: skip
+                                          ({"split": "dev"}, "unknown split 'dev'; there is test, validation")])  # fmt: skip
 def test_what_is_wrong_is_said_before_anything_is_drawn(how, problem):
     pipe = Painter()
     with pytest.raises(ValueError, match=problem):

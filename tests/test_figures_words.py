@@ -9,10 +9,8 @@ from tiny_words import tiny_clip, tiny_pipe, tiny_tokenizer
 from minidiff import data, image_files
 from minidiff.course import figures
 from minidiff.course.examples import PROMPT, scenes
-from minidiff.course.figures.page import Page
-from minidiff.course.figures.retrieval import similarities
-from minidiff.course.figures.text import readable, two_lines, wide
-from minidiff.course.figures.words import heat, resolutions
+from minidiff.course.figures.page import Page, readable, two_lines, wide
+from minidiff.course.figures.words import heat, resolutions, similarities
 from minidiff.diffusion import DEFAULT_SAMPLER, denoiser
 from minidiff.networks import attention_maps
 
@@ -169,7 +167,7 @@ def test_the_matrix_is_that_of_the_model(model, tokenizer, drawn):
 
 
 def test_the_best_caption_of_each_picture_is_framed(model, tokenizer, monkeypatch):
-    from minidiff.course.figures import retrieval as figures_clip
+    from minidiff.course.figures import words as figures_clip
 
     framed, cell = [], figures_clip._cell
     monkeypatch.setattr(figures_clip, "_cell", lambda *a, **k: framed.append(k["framed"]) or cell(*a, **k))

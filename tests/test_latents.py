@@ -19,8 +19,8 @@ from minidiff.networks import CLIP, VAE, CLIPConfig, CLIPTextConfig, CLIPVisionC
 from minidiff.tokenizer import END, Tokenizer
 from minidiff.training import TrainConfig
 from minidiff.training.denoiser import DenoiserRecipe
-from minidiff.training.latent_cache import captions_of, keep_emoji, latent_batches
 from minidiff.training.recipes.clip_emoji import also_true_emoji, varied
+from minidiff.training.recipes.emoji import captions_of, keep_emoji, latent_batches
 from minidiff.training.recipes.vae import psnr
 
 CPU = torch.device("cpu")
@@ -106,6 +106,7 @@ def recipe(tools, kept, tmp_path_factory):
         batches=lambda batch, seed, folder: latent_batches(folder, batch, seed),
         reader=str(folder / "clip"),
         vae=str(folder / "vae"),
+        encode=keep_emoji,
     )
 
 

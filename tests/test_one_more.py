@@ -13,8 +13,7 @@ from minidiff import TextToImage
 from minidiff.course import attributes, figures, widgets
 from minidiff.course.figures import FIGURES
 from minidiff.course.figures.page import Page
-from minidiff.course.widgets import WIDGETS
-from minidiff.course.widgets.view import view
+from minidiff.course.widgets import WIDGETS, view
 from minidiff.data import CLOUDS, DATASETS
 from minidiff.diffusion import DEFAULT_SAMPLER, SAMPLERS, SCHEDULES, Schedule
 
@@ -127,7 +126,7 @@ def test_one_registered_at_run_time_is_found(monkeypatch, package, known):
 @pytest.mark.parametrize("package, known", [(figures, FIGURES), (widgets, WIDGETS)])
 def test_one_in_a_file_of_its_own_is_found(monkeypatch, tmp_path, package, known):
     """Even if the file is called as it is."""
-    registry = {figures: "figures.page import FIGURES", widgets: "widgets.view import WIDGETS"}[package]
+    registry = {figures: "figures.page import FIGURES", widgets: "widgets import WIDGETS"}[package]
     (tmp_path / f"{NAME}.py").write_text(
         f"from minidiff.course.{registry} as known\nfrom minidiff.registry import register\n\n\n"
         f"@register(known)\ndef {NAME}():\n    return 'drawn'\n"

@@ -11,10 +11,10 @@ from minidiff.course.figures import FIGURES
 from minidiff.course.widgets import WIDGETS
 from minidiff.data import DATASETS
 from minidiff.diffusion import DEFAULT_SAMPLER, GRIDS, GUIDANCES, PREDICTIONS, SAMPLERS, SCHEDULES
-from minidiff.evaluation import EVALUATIONS
+from minidiff.evaluation import evaluations
 from minidiff.training.recipes import recipes
 
-BY_NAME = {"dataset": DATASETS, "recipe": recipes(), "evaluation": EVALUATIONS}
+BY_NAME = {"dataset": DATASETS, "recipe": recipes(), "evaluation": evaluations()}
 FUNCTIONS = {
     "sampler": SAMPLERS, "schedule": SCHEDULES, "grid": GRIDS, "guidance": GUIDANCES, "figure": FIGURES,
     "widget": WIDGETS,
@@ -57,9 +57,9 @@ def test_a_recipe_takes_options_of_the_command(name):
     assert set(recipes()[name].takes) <= {field.name for field in dataclasses.fields(Train)}
 
 
-@pytest.mark.parametrize("name", EVALUATIONS)
+@pytest.mark.parametrize("name", evaluations())
 def test_an_evaluation_compares_with_a_data_set(name):
-    assert EVALUATIONS[name].dataset in DATASETS
+    assert evaluations()[name].dataset in DATASETS
 
 
 def test_all_of_it_is_listed(capsys):

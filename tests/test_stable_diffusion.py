@@ -229,8 +229,8 @@ def test_bad_input_on_the_command_line(folder, tmp_path, capsys):
         (["--init", "photo.png", "--mask", "odd.png"], "the mask is 16x15, and the picture 16x16"),
         (["--init", "photo.png", "--strength", "1.2"], "strength must lie between 0 and 1, got 1.2"),
         (["--mask", "photo.png"], "a mask says what to keep"),
-        (["--init", "text.png"], "is no picture that can be read"),
-        (["--init", "none.png"], "is no picture that can be read"),
+        (["--init", "text.png"], "is no image that can be read"),
+        (["--init", "none.png"], "is no image that can be read"),
         (["--tile", "0"], "tile must be at least 1"),
     ):
         more = [str(tmp_path / word) if word.endswith(".png") else word for word in more]

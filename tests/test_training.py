@@ -124,7 +124,7 @@ def test_fused_adamw_counts_where_its_parameters_are(digits, tmp_path, fused, wh
     net, steps = run(digits, TrainConfig(steps=2), folder=tmp_path)
     far = [parameter.to("meta") for parameter in net.parameters()]
     optimizer = SimpleNamespace(param_groups=[{"params": far, "fused": fused}], state={})
-    assert restore(tmp_path, net, steps[-1].net, optimizer) == 2
+    assert restore(tmp_path, torch.nn.ModuleDict({"net": net, "ema": steps[-1].net}), optimizer) == 2
     assert {state["step"].device.type for state in optimizer.state.values()} == {where}
     assert {state["exp_avg"].device.type for state in optimizer.state.values()} == {"meta"}
 

@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-# A check yields (all is well, what was found, what to type if not).
-Finding = tuple[bool, str, str]
+Finding = tuple[bool, str, str]  # all is well, what was found, what to type if not
 
 
 def python() -> Iterator[Finding]:
@@ -19,14 +18,10 @@ def python() -> Iterator[Finding]:
 def libraries() -> Iterator[Finding]:
     for name in ("torch", "torchvision"):
         try:
-            module = __import__(name)
-            yield True, f"{name} {module.__version__}", ""
+            yield True, f"{name} {__import__(name).__version__}", ""
         except Exception as error:  # a torchvision built for another torch raises RuntimeError
-            yield (
-                False,
-                f"{name} does not import ({str(error).splitlines()[0]})",
-                "pip install --force-reinstall torch torchvision",
-            )
+            why = f"{name} does not import ({str(error).splitlines()[0]})"
+            yield False, why, "pip install --force-reinstall torch torchvision"
 
 
 def device() -> Iterator[Finding]:
@@ -34,12 +29,11 @@ def device() -> Iterator[Finding]:
 
     from minidiff.device import pick_device
 
-    found = pick_device()
+    found, what = pick_device(), f"{torch.get_num_threads()} threads"
     if found.type == "cuda":
-        memory = torch.cuda.get_device_properties(found).total_memory
-        yield True, f"device cuda: {torch.cuda.get_device_name(found)}, {memory / 2**30:.0f} GiB", ""
-    else:
-        yield True, f"device {found.type}: {torch.get_num_threads()} threads", ""
+        gpu = torch.cuda.get_device_properties(found)
+        what = f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB"
+    yield True, f"device {found.type}: {what}", ""
 
 
 def memory() -> Iterator[Finding]:
@@ -50,16 +44,15 @@ def memory() -> Iterator[Finding]:
 
 
 def notebooks() -> Iterator[Finding]:
-    install = 'pip install -e ".[notebooks]"'
     for module, what in (("jupyterlab", "JupyterLab"), ("ipykernel", "notebook kernel"), ("ipywidgets", "widgets")):
         there = importlib.util.find_spec(module) is not None
-        yield there, f"{what}: {module} {'is installed' if there else 'is missing'}", install
+        yield there, f"{what}: {module} {'is installed' if there else 'is missing'}", 'pip install -e ".[notebooks]"'
     if importlib.util.find_spec("jupyter_client"):
         yield kernel()
 
 
 def kernel() -> Finding:
-    """Whether notebooks run in this environment: an older installation may have registered a kernel of that name."""
+    """An older installation may have registered a kernel of that name."""
     from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 
     advice = "python -m ipykernel install --sys-prefix"
@@ -76,12 +69,8 @@ def kernel() -> Finding:
 def assets() -> Iterator[Finding]:
     from minidiff.files import damaged_assets
 
-    wrong = damaged_assets()
-    yield (
-        not wrong,
-        f"assets: {', '.join(wrong) + ' damaged or missing' if wrong else 'all whole'}",
-        "git checkout assets",
-    )
+    wrong = ", ".join(damaged_assets())
+    yield not wrong, f"assets: {wrong + ' damaged or missing' if wrong else 'all whole'}", "git checkout assets"
 
 
 CHECKS: list[Callable[[], Iterator[Finding]]] = [python, libraries, device, memory, notebooks, assets]
@@ -96,7 +85,7 @@ def examine() -> int:
         except Exception as error:  # a broken installation breaks in many ways; the others are still looked at
             findings = [(False, f"{check.__name__}: {str(error).splitlines()[0]}", "make demo")]
         for well, found, advice in findings:
-            print(f"{'ok  ' if well else 'BAD '} {found}" + ("" if well else f"\n     type: {advice}"))
+            print(f"ok   {found}" if well else f"BAD  {found}\n     type: {advice}")
             ill += not well
     print("all is well" if not ill else f"{ill} thing{'s' if ill > 1 else ''} to mend")
     return int(ill > 0)

@@ -10,7 +10,7 @@ class List:
     def run(self) -> None:
         from minidiff.data import DATASETS
         from minidiff.diffusion import GRIDS, GUIDANCES, PREDICTIONS, SAMPLERS, SCHEDULES
-        from minidiff.evaluation import EVALUATIONS
+        from minidiff.evaluation import evaluations
         from minidiff.files import asset
         from minidiff.formats.clip import SHIPPED
         from minidiff.formats.model_folder import models
@@ -22,7 +22,7 @@ class List:
             "model": {name: f"{size / 1e6:.1f} MB" for name, size in bytes_of.items()},
             "data set": {name: dataset.about() for name, dataset in DATASETS.items()},
             "recipe": {name: recipe.about for name, recipe in recipes().items()},
-            "evaluation": {name: evaluation.about for name, evaluation in EVALUATIONS.items()},
+            "evaluation": {name: evaluation.about for name, evaluation in evaluations().items()},
         }
         named = {
             "samplers": SAMPLERS,

@@ -1,16 +1,17 @@
 """A training run on the screen, until it is done or stopped."""
 
 import signal
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from minidiff.training.distributed import any_of, is_first
+from minidiff.training.recipe import Run
 
 
-def follow(run: Generator[tuple[int, int, float], None, None], name: str) -> bool:
+def follow(run: Run, name: str) -> bool:
     """Show (step, steps, loss) as a progress bar; False if it was stopped."""
     bar, mean, stopped = tqdm(desc=name, unit="step", delay=1, disable=not is_first()), None, False
     with logging_redirect_tqdm(), stop_on_ctrl_c() as pressed:  # a warning gets a line of its own

@@ -23,15 +23,9 @@ def digits() -> Tensor:
 @cache
 def scenes() -> data.Captioned:
     """Seven images of color_digits that differ in one thing or in several, made of validation digits."""
-    chosen = [
-        data.Scene(7, "red", "blue"),
-        data.Scene(7, "blue", "red"),
-        data.Scene(4, "red", "blue"),
-        data.Scene(3, "green", "white"),
-        data.Scene(5, "orange", "black", "top left", "small"),
-        data.Scene(5, "orange", "black", "bottom right", "small"),
-        data.Scene(8, "white", "purple"),
-    ]
+    colours = (7, "red", "blue"), (7, "blue", "red"), (4, "red", "blue"), (3, "green", "white"), (8, "white", "purple")
+    chosen = [data.Scene(*each) for each in colours]
+    chosen[4:4] = [data.Scene(5, "orange", "black", place, "small") for place in ("top left", "bottom right")]
     known = data.mnist("validation")
     images = torch.stack([known.images[known.labels == scene.digit][0] for scene in chosen])
     return data.Captioned(draw(chosen, images), [data.caption(scene) for scene in chosen], chosen)

@@ -21,9 +21,9 @@ def grid(rows, names=None, titles=None, side: float = 0.62) -> None:
     """Show rows of images (3, H, W) in [0, 1], `side` inches wide; a name before each row, a title above each column."""
     import matplotlib.pyplot as plt
 
-    columns, gap = len(rows[0]), 0.05
-    size = [side * n + gap * (n - 1) for n in (columns, len(rows))]
-    figure, axes = plt.subplots(len(rows), columns, squeeze=False, figsize=size, layout="none")
+    gap, shape = 0.05, (len(rows), len(rows[0]))
+    size = [side * n + gap * (n - 1) for n in reversed(shape)]
+    figure, axes = plt.subplots(*shape, squeeze=False, figsize=size, layout="none")
     figure.subplots_adjust(left=0, right=1, bottom=0, top=1, wspace=gap / side, hspace=gap / side)
     for r, row in enumerate(rows):
         for c, picture in enumerate(row):

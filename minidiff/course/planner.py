@@ -1,7 +1,4 @@
-"""What a training run would take: operations and memory, counted on tensors without content; hours and cost follow.
-
-The counts hold on any machine. Utilisation and price are yours to assume.
-"""
+"""What a training run would take: operations and memory, counted on tensors without content; hours and cost follow."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -45,17 +42,13 @@ class Work(NamedTuple):
 @cache
 def work(config: UNetConfig, side: int, tokens: int = 77, bf16: bool = True) -> Work:
     """Count a UNet for images (or latents) of side x side and a context of `tokens` tokens, without allocating it."""
+    shapes = (config.in_channels, side, side), (), (tokens, config.context_dim)
     with FakeTensorMode():
         net = UNet(config)
-        one, two = (bytes_kept(net, *_inputs(config, batch, side, tokens), bf16=bf16) for batch in (1, 2))
+        one, two = (bytes_kept(net, *(torch.zeros(n, *shape) for shape in shapes), bf16=bf16) for n in (1, 2))
     with torch.device("meta"):
-        operations = sum(flops(UNet(config), *_inputs(config, 1, side, tokens)).values())
+        operations = sum(flops(UNet(config), *(torch.zeros(1, *shape) for shape in shapes)).values())
     return Work(sum(p.numel() for p in net.parameters()), operations, two - one, 2 * one - two)
-
-
-def _inputs(config: UNetConfig, batch: int, side: int, tokens: int) -> tuple[Tensor, Tensor, Tensor]:
-    x = torch.zeros(batch, config.in_channels, side, side)
-    return x, torch.zeros(batch), torch.zeros(batch, tokens, config.context_dim)
 
 
 def bytes_kept(net: nn.Module, *args: Tensor, bf16: bool = False) -> int:
@@ -63,33 +56,26 @@ def bytes_kept(net: nn.Module, *args: Tensor, bf16: bool = False) -> int:
 
     bf16: under autocast as on a GPU, where norms are computed in float32. (On a CPU they would be in bfloat16.)
     """
-    own = {p.untyped_storage()._cdata for p in net.parameters()}
     seen = {}
 
     def note(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage._cdata not in own:
-            seen[storage._cdata] = storage  # held, so that no other storage gets its number
+        seen[storage._cdata] = storage  # held, so that no other storage gets its number
         return tensor
 
     norms = [part for part in net.modules() if bf16 and isinstance(part, nn.GroupNorm | nn.LayerNorm)]
     handles = [norm.register_forward_pre_hook(lambda norm, given: (given[0].float(),)) for norm in norms]
-    with (
-        torch.enable_grad(),
-        torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
-        torch.autocast("cpu", torch.bfloat16, enabled=bf16),
-    ):
+    hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
+    with torch.enable_grad(), hooks, torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         net(*args)
     for handle in handles:
         handle.remove()
-    return sum(storage.nbytes() for storage in seen.values())
+    own = {p.untyped_storage()._cdata for p in net.parameters()}
+    return sum(storage.nbytes() for number, storage in seen.items() if number not in own)
 
 
 def memory(need: Work, batch: int, ema: bool = True) -> dict[str, int]:
-    """Bytes on one GPU that trains with AdamW on `batch` images at a time; weights in float32.
-
-    Left out: what the library reserves for itself, and short-lived tensors.
-    """
+    """Bytes on one GPU that trains with AdamW in float32, `batch` images at a time; short-lived tensors are left out."""
     weights = 4 * need.parameters
     return {
         "weights": weights,
@@ -123,8 +109,7 @@ class Plan:
 
     @property
     def work(self) -> Work:
-        wide = self.width
-        return work(UNetConfig(channels=(wide, 2 * wide, 4 * wide, 4 * wide)), self.pixels // 8)
+        return work(UNetConfig(channels=tuple(k * self.width for k in (1, 2, 4, 4))), self.pixels // 8)
 
     @property
     def operations(self) -> float:
@@ -139,8 +124,7 @@ class Plan:
     def parts(self) -> int:
         """In how many parts a GPU must compute its images, one after the other, to fit into memory; 0 if none do."""
         mine, capacity = self.per_gpu, GPUS[self.gpu].memory * 1e9
-        fits = (n for n in range(1, mine + 1) if sum(memory(self.work, -(-mine // n)).values()) <= capacity)
-        return next(fits, 0)
+        return next((n for n in range(1, mine + 1) if sum(memory(self.work, -(-mine // n)).values()) <= capacity), 0)
 
     @property
     def at_once(self) -> int:

@@ -4,6 +4,7 @@ import os
 import tarfile
 import zlib
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from minidiff.registry import UserError, choose
 
 CIFAR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 OTHER_NAMES = {"plane": "airplane", "aeroplane": "airplane", "car": "automobile"}
+read_thing = partial(read_class, classes=CIFAR_CLASSES, other_names=OTHER_NAMES)
 TRAIN_FILES = tuple(f"data_batch_{i}.bin" for i in range(1, 6))
 RECORD = 1 + 3 * 32 * 32  # bytes: the label, then the red, the green and the blue plane
 
@@ -36,11 +38,8 @@ class Archive:
     def splits(self) -> dict[str, tuple[tuple[str, ...], int, int]]:
         """Files, first and last picture of each split."""
         whole = len(TRAIN_FILES) * self.records
-        return {
-            "train": (TRAIN_FILES, 0, whole - self.validation),
-            "validation": (TRAIN_FILES, whole - self.validation, whole),
-            "test": (("test_batch.bin",), 0, self.records),
-        }
+        cut, test = whole - self.validation, (("test_batch.bin",), 0, self.records)
+        return {"train": (TRAIN_FILES, 0, cut), "validation": (TRAIN_FILES, cut, whole), "test": test}
 
 
 ARCHIVE = Archive()
@@ -49,10 +48,8 @@ ARCHIVE = Archive()
 def cifar10(split: str = "train", folder: str | Path | None = None) -> Pictures:
     """The photographs of one split: "train" (45,000), "validation" (5,000) or "test" (10,000).
 
-    images are (N, 3, 32, 32) in [-1, 1], 0.55 GB for "train"; captions read "a photo of a cat". They come from the
-    archive in `folder` (None: see `cifar10_path`), which is downloaded once (170 MB) and checked at every call. No
-    pickle is read. Raises UserError for another split and for an archive that is not the published one, OSError if it
-    cannot be downloaded or stored.
+    images are (N, 3, 32, 32) in [-1, 1], 0.55 GB for "train". folder: of the archive, which is downloaded once (170 MB)
+    and checked at every call; None: see `cifar10_path`. Raises UserError, and OSError like `fetch`.
     """
     files, first, last = choose(split, ARCHIVE.splits, "split")
     path = fetch(ARCHIVE.url, cifar10_path(folder), ARCHIVE.size, ARCHIVE.sha256)
@@ -74,32 +71,26 @@ def cifar_samples() -> Pictures:
     return _pictures(torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), labels)
 
 
-def read_thing(prompt: str) -> int:
-    """The one class that a prompt names: "a photo of a cat" -> 3. See `read_class`."""
-    return read_class(prompt, CIFAR_CLASSES, OTHER_NAMES)
-
-
 def _read(path: Path, files: tuple[str, ...]) -> Tensor:
     """The records of these files, one after the other: (N, 3073) bytes, read without unpacking the archive."""
-    found = {}
+    found, expected = {}, f"{ARCHIVE.records:,} records of {RECORD:,}"
     try:
         with tarfile.open(path, "r:gz") as tar:
             for member in tar:  # in the archive's order: seeking back would decompress it again
                 name = member.name.removeprefix("cifar-10-batches-bin/")
                 if name in files and member.isfile():
                     if member.size != ARCHIVE.records * RECORD:
-                        expected = f"{ARCHIVE.records:,} records of {RECORD:,}"
                         raise UserError(f"{name} in {path} holds {member.size:,} bytes, expected {expected}")
-                    found[name] = tar.extractfile(member).read()
+                    found[name] = np.frombuffer(tar.extractfile(member).read(), np.uint8)
+                    if (highest := found[name][::RECORD].max()) >= len(CIFAR_CLASSES):
+                        raise UserError(
+                            f"{name} in {path} has a label {highest}; labels are 0 to {len(CIFAR_CLASSES) - 1}"
+                        )
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         raise UserError(f"{path} cannot be read ({error}): delete it, and it is downloaded again") from None
     if missing := [name for name in files if name not in found]:
         raise UserError(f"{path} holds no {', '.join(missing)}")
-    for name in files:
-        highest = max(found[name][::RECORD])
-        if highest >= len(CIFAR_CLASSES):
-            raise UserError(f"{name} in {path} has a label {highest}; labels are 0 to {len(CIFAR_CLASSES) - 1}")
-    return torch.from_numpy(np.concatenate([np.frombuffer(found[name], np.uint8) for name in files])).view(-1, RECORD)
+    return torch.from_numpy(np.concatenate([found[name] for name in files])).view(-1, RECORD)
 
 
 def _pictures(pixels: Tensor, labels: Tensor) -> Pictures:

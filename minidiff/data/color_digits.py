@@ -19,15 +19,9 @@ from minidiff.data.mnist import CLASSES, SPLITS, mnist
 from minidiff.registry import UserError
 
 COLORS = {  # RGB, 0 to 255; the two that are closest, orange and yellow, lie 118 apart
-    "black": (0, 0, 0),
-    "white": (255, 255, 255),
-    "red": (220, 10, 30),
-    "green": (20, 160, 60),
-    "blue": (30, 60, 220),
-    "yellow": (255, 235, 50),
-    "orange": (255, 128, 0),
-    "purple": (170, 60, 200),
-}
+    "black": (0, 0, 0), "white": (255, 255, 255), "red": (220, 10, 30), "green": (20, 160, 60),
+    "blue": (30, 60, 220), "yellow": (255, 235, 50), "orange": (255, 128, 0), "purple": (170, 60, 200),
+}  # fmt: skip
 PLACES = ("center", "top left", "top right", "bottom left", "bottom right")
 SIZES = {"large": 28, "small": 18}  # pixels of what was a 28x28 digit
 SIDE = 32  # pixels of a picture
@@ -66,8 +60,7 @@ class Scene:
     size: str = "large"  # a name in SIZES
 
     def __post_init__(self):
-        fields = (self.digit, range(10)), (self.color, COLORS), (self.background, COLORS)
-        for value, known in (*fields, (self.place, PLACES), (self.size, SIZES)):
+        for value, known in zip(vars(self).values(), (range(10), COLORS, COLORS, PLACES, SIZES), strict=True):
             if value not in known:
                 raise UserError(f"no scene has {value!r}; there is {', '.join(map(str, known))}")
         if self.color == self.background:
@@ -101,11 +94,10 @@ def caption(scene: Scene, wording: int = 0) -> str:
 def draw(scenes: Sequence[Scene], digits: Tensor) -> Tensor:
     """Images of the scenes, (N, 3, 32, 32) in [-1, 1], with these handwritten digits, (N, 1, 28, 28) in [-1, 1].
 
-    The digit's darkest pixel gets its colour, paper gets the background's, and shades of gray are interpolated. In a
-    corner the digit ends one pixel before the edges.
+    The digit's darkest pixel gets its colour, paper the background's. In a corner it ends one pixel before the edges.
     """
-    if digits.shape != (len(scenes), 1, 28, 28):
-        raise UserError(f"digits must have shape {(len(scenes), 1, 28, 28)}, got {tuple(digits.shape)}")
+    if digits.shape != (shape := (len(scenes), 1, 28, 28)):
+        raise UserError(f"digits must have shape {shape}, got {tuple(digits.shape)}")
     if not scenes:
         return torch.empty(0, 3, SIDE, SIDE)
     gray = (digits + 1) / 2
@@ -124,15 +116,15 @@ def draw(scenes: Sequence[Scene], digits: Tensor) -> Tensor:
     x = (torch.arange(SIDE) - columns[:, None]).clamp(-1, 28) + 1
     gray = ringed[torch.arange(len(scenes))[:, None, None], y[:, :, None], x[:, None, :]][:, None]  # (N, 1, 32, 32)
 
-    front, back = (_pixels([getattr(scene, field) for scene in scenes]) for field in ("color", "background"))
+    names = ([getattr(scene, field) for scene in scenes] for field in ("color", "background"))
+    front, back = (torch.tensor([COLORS[name] for name in each])[:, :, None, None] / 127.5 - 1 for each in names)
     return torch.lerp(back, front, gray)
 
 
 def color_digits(n: int, split: str = "train", seed: int = 0, held_out: bool = False) -> Captioned:
-    """n images of random scenes in random wordings, composed from the digits of one split of MNIST.
+    """n images of random scenes in random wordings, composed from the digits of one split of MNIST, each once if n allows.
 
-    held_out: True for the ten held-out pairs alone, False for all others. No digit comes twice before each has come
-    once. Raises UserError for an unknown split, n below 1 and a seed below 0.
+    held_out: True for the ten held-out pairs alone, False for all others. Raises what `random_numbers` raises.
     """
     rng, digits = random_numbers(seed, split, SPLITS, 0, n), _digits(split)
     rows = rng.permutation(len(digits))[np.arange(n) % len(digits)]
@@ -140,10 +132,7 @@ def color_digits(n: int, split: str = "train", seed: int = 0, held_out: bool = F
 
 
 def color_digit_batches(batch: int, split: str = "train", seed: int = 0) -> Iterator[Captioned]:
-    """Endless batches for training, without the HELD_OUT pairs.
-
-    Batch k depends on seed and k alone. Raises what `color_digits` raises.
-    """
+    """Endless batches for training, without the HELD_OUT pairs. Batch k depends on seed and k alone."""
     for step in count(1):
         rng, digits = random_numbers(seed, split, SPLITS, step, batch), _digits(split)
         yield _compose(digits, rng.integers(len(digits), size=batch), rng, held_out=False)
@@ -156,8 +145,7 @@ def _compose(digits: Pictures, rows: np.ndarray, rng: np.random.Generator, held_
         return rng.integers(choices, size=len(rows)).tolist()
 
     layouts = np.where(rng.random(len(rows)) < ORDINARY, 0, rng.integers(1, len(LAYOUTS), size=len(rows))).tolist()
-    scenes = []
-    others = len(COLORS) - 1  # each digit lacks one colour in training; a background always lacks its digit's
+    scenes, others = [], len(COLORS) - 1  # each digit lacks a colour in training; a background always lacks its digit's
     for digit, c, b, layout in zip(digits.labels[rows].tolist(), pick(others), pick(others), layouts, strict=True):
         color = HELD_OUT[digit] if held_out else ALLOWED[digit][c]
         scenes.append(Scene(digit, color, OTHERS[color][b], *LAYOUTS[layout]))
@@ -166,20 +154,11 @@ def _compose(digits: Pictures, rows: np.ndarray, rng: np.random.Generator, held_
 
 
 def _shifts(inked: Tensor, small: Tensor, sides: list[str], ends: tuple[str, str]) -> Tensor:
-    """How far each digit moves down (or right), (N,): to one end of the picture, to the other, or to the middle.
-
-    inked: (N, 28) bool, which rows (or columns) of it hold ink.
-    """
-    first = inked.int().argmax(1)
-    last = 27 - inked.flip(1).int().argmax(1)
+    """How far each digit, of which these rows (or columns) hold ink, (N, 28), moves down (or right): (N,)."""
+    first, last = inked.int().argmax(1), 27 - inked.flip(1).int().argmax(1)
     middle = torch.where(small, (SIDE - SIZES["small"]) // 2, (SIDE - SIZES["large"]) // 2)
     low, high = (torch.tensor([side == end for side in sides]) for end in ends)
     return torch.where(low, 1 - first, torch.where(high, SIDE - 2 - last, middle))
-
-
-def _pixels(names: list[str]) -> Tensor:
-    """Named colours as (N, 3, 1, 1) in [-1, 1]."""
-    return (torch.tensor([COLORS[name] for name in names]) / 127.5 - 1)[:, :, None, None]
 
 
 _digits = cache(mnist)  # reading them takes longer than composing hundreds of batches

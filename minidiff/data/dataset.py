@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 import torch
@@ -43,12 +44,9 @@ def labelled() -> dict[str, Dataset]:
 
 
 def read_class(
-    prompt: str,
-    classes: Sequence[str],
-    other_names: Mapping[str, str] | None = None,
-    kind: str = "thing",
+    prompt: str, classes: Sequence[str], other_names: Mapping[str, str] | None = None, kind: str = "thing",
     names: str = "",
-) -> int:
+) -> int:  # fmt: skip
     """The label of the one class that a prompt names: "a photo of a cat" -> 3. The prompt is looked up, not understood.
 
     other_names: such as {"car": "automobile"}. kind, names: what a class is called, and which there are, in the error.
@@ -85,16 +83,10 @@ def random_numbers(seed: int, split: str, splits: Iterable[str], step: int, n: i
 
 
 def batches(pictures: Pictures, size: int, seed: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless (images, labels) of `size` images, each image once an epoch, shuffled by seed and epoch.
-
-    Raises UserError for a size below 1 or above that of the data set.
-    """
+    """Endless (images, labels) of `size` images, each image once an epoch, shuffled by seed and epoch. Raises UserError."""
     if not 1 <= size <= len(pictures):
         raise UserError(f"a batch must hold 1 to {len(pictures)} pictures, got {size}")
-    epoch = 0
-    while True:
-        order = torch.randperm(len(pictures), generator=torch.Generator().manual_seed(seed + epoch))
-        for rows in order.split(size):
-            if len(rows) == size:  # the last, incomplete batch of an epoch is dropped
-                yield pictures.images[rows], pictures.labels[rows]
-        epoch += 1
+    for epoch in count(seed):
+        order = torch.randperm(len(pictures), generator=torch.Generator().manual_seed(epoch))
+        for rows in order[: len(order) // size * size].split(size):  # the last, incomplete batch is dropped
+            yield pictures.images[rows], pictures.labels[rows]

@@ -7,9 +7,8 @@ from minidiff.registry import UserError
 
 
 def fetch(url: str, path: str | Path, size: int, sha256: str) -> Path:
-    """The file `path`, of `size` bytes and this SHA-256; downloaded from `url` if it is not there.
+    """The file `path`, of `size` bytes and this SHA-256; downloaded from `url` if it is not there, and checked in any case.
 
-    A download gets its name once it has been checked. A file that is already there is checked and never changed.
     Raises UserError for a file that is not the published one, OSError for no network, no permission or no space.
     """
     import pooch

@@ -1,7 +1,6 @@
 """Emoji in three styles, 64x64, with names and tags: small enough to train a text-to-image model in minutes.
 
-Some emoji are held out of training in every style, others in one of their three: so there are new things, and new
-combinations of a thing and a style, to ask for.
+Some are held out of training in every style, others in one: new things, and new combinations of a thing and a style.
 """
 
 import hashlib
@@ -13,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import count
+from itertools import count, product
 
 import numpy as np
 import torch
@@ -28,14 +27,11 @@ STYLES = ("noto", "twemoji", "openmoji")
 EMOJI_SPLITS = ("train", "validation", "new_things", "new_combinations")
 EMOJI_SIDE = 64  # pixels of a picture
 
-# Families of emoji, in the order of their hash, go here until this fraction of all emoji is reached: in all three
-# styles, or in one, chosen by the hash too. Validation is a small version of both tests.
+# Families of emoji, in the order of their hash, go here until this fraction of all is reached: in every style, or in one.
 FRACTIONS = (
-    (0.03, "new_things", "every"),
-    (0.08, "new_combinations", "one"),
-    (0.10, "validation", "every"),
-    (0.13, "validation", "one"),
-)
+    (0.03, "new_things", "every"), (0.08, "new_combinations", "one"),
+    (0.10, "validation", "every"), (0.13, "validation", "one"),
+)  # fmt: skip
 
 EMOJI_WORDINGS = (  # `emoji_caption` fills them in: {thing} is {name} with its article, {tags} are words that go with it
     "a {style} emoji of {thing}",
@@ -47,9 +43,7 @@ EMOJI_WORDINGS = (  # `emoji_caption` fills them in: {thing} is {name} with its 
     "an emoji of {thing}",  # leaves the style open
 )
 TAGS = 3  # at most so many in a caption
-
-# What zipfile and PIL raise for a damaged archive or picture
-DAMAGE = (zipfile.BadZipFile, zlib.error, KeyError, OSError, EOFError, RuntimeError)
+DAMAGE = (zipfile.BadZipFile, zlib.error, KeyError, OSError, EOFError, RuntimeError)  # what zipfile and PIL raise
 
 
 @dataclass(frozen=True)
@@ -92,17 +86,14 @@ class CaptionedEmojis:
 
 @cache
 def all_emoji() -> tuple[Emoji, ...]:
-    """Every emoji, in the order of the hash of its code: the first n of any split are a fair sample.
-
-    Raises UserError for a damaged list, FileNotFoundError if it is missing.
-    """
+    """Every emoji, in the order of the hash of its code: the first n of any split are a fair sample. Raises UserError."""
     path = asset("emoji/emoji.json")
     try:
         items = [Emoji(**row | {"tags": tuple(row["tags"])}) for row in json.loads(path.read_text())]
+        if not items:
+            raise ValueError("it is empty")
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"{path} is not a whole list of emoji ({error})") from None
-    if not items:
-        raise UserError(f"{path} is not a whole list of emoji (it is empty)")
     return tuple(sorted(items, key=lambda item: _hash(item.code)))
 
 
@@ -113,16 +104,18 @@ def emoji_split(item: Emoji, style: str) -> str:
 
 
 def emoji(split: str = "train") -> Emojis:
-    """The images of one split; the splits are disjoint.
+    """The images of one split; the splits are disjoint, and near copies are in the same one.
 
-    "train"; "new_things": 3 % of the emoji, in every style; "new_combinations": 5 % of the emoji, in one style, while
-    the other two are in training; "validation": 2 % in every style and 3 % in one. Near copies, such as a man and a
-    woman rowing boat, are in the same split. Raises UserError for an unknown split and for an archive that cannot be
-    read, FileNotFoundError if it is missing.
+    "train"; "new_things": 3 % of the emoji, in every style; "new_combinations": 5 % of the emoji, in one style;
+    "validation": 2 % in every style and 3 % in one. Raises UserError for an unknown split and for an archive that
+    cannot be read, FileNotFoundError if it is missing.
     """
     choose(split, dict.fromkeys(EMOJI_SPLITS), "split")
     pairs = [(item, style) for item in all_emoji() for style in STYLES if emoji_split(item, style) == split]
     return Emojis(emoji_images(pairs), [item for item, _ in pairs], [style for _, style in pairs])
+
+
+_kept = cache(emoji)  # decoding takes longer than hundreds of batches
 
 
 def emoji_images(pairs: Sequence[tuple[Emoji, str]]) -> Tensor:
@@ -141,23 +134,16 @@ def emoji_images(pairs: Sequence[tuple[Emoji, str]]) -> Tensor:
 
 
 def emoji_caption(style: str, item: Emoji, wording: int = 0, tags: Sequence[str] | None = None) -> str:
-    """The emoji in words, as EMOJI_WORDINGS[wording] puts it: "a noto emoji of a smiling cat with heart eyes".
-
-    tags: those that a wording with tags names; None: the first three of `item.tags`. Raises UserError for an unknown
-    style or wording.
-    """
+    """The emoji in words, as EMOJI_WORDINGS[wording] puts it. tags: those it may name; None: the first. Raises UserError."""
     if not 0 <= wording < len(EMOJI_WORDINGS):
         raise UserError(f"wording must lie between 0 and {len(EMOJI_WORDINGS) - 1}, got {wording}")
     named = ", ".join(item.tags[:TAGS] if tags is None else tags)
-    text = EMOJI_WORDINGS[wording].format(style=_known(style), thing=item.thing, name=item.name, tags=named)
+    text = EMOJI_WORDINGS[wording].format(**vars(item) | {"style": _known(style), "tags": named})
     return text.replace("a openmoji", "an openmoji")
 
 
 def emoji_batches(batch: int, split: str = "train", seed: int = 0) -> Iterator[CaptionedEmojis]:
-    """Endless batches for training: random images of the split, each in a random wording with random tags.
-
-    Batch k depends on seed and k alone. Raises what `emoji` raises, and UserError for a batch below 1 or a seed below 0.
-    """
+    """Endless batches for training: random images, wordings and tags. Batch k depends on seed and k alone."""
     for step in count(1):
         rng, pictures = random_numbers(seed, split, EMOJI_SPLITS, step, batch), _kept(split)
         rows = rng.integers(len(pictures), size=batch).tolist()
@@ -173,14 +159,13 @@ def emoji_batches(batch: int, split: str = "train", seed: int = 0) -> Iterator[C
 def _held_out() -> dict[str, tuple[str, tuple[str, ...]]]:
     """For each family that is not wholly in training: a split, and the styles that are in it."""
     members = Counter(item.kin for item in all_emoji())
-    placed, dealt = {}, 0
-    for kin in sorted(members, key=_hash):
-        found = next((row for row in FRACTIONS if dealt < row[0] * len(all_emoji())), None)
-        if found is None:
-            break
-        one = STYLES[int(_hash(kin)[-8:], 16) % len(STYLES)]
-        placed[kin] = found[1], STYLES if found[2] == "every" else (one,)
-        dealt += members[kin]
+    placed, dealt, kins = {}, 0, iter(sorted(members, key=_hash))
+    for until, split, styles in FRACTIONS:
+        while dealt < until * len(all_emoji()):
+            kin = next(kins)
+            one = STYLES[int(_hash(kin)[-8:], 16) % len(STYLES)]
+            placed[kin] = split, STYLES if styles == "every" else (one,)
+            dealt += members[kin]
     return placed
 
 
@@ -193,24 +178,16 @@ def _hash(code: str) -> str:
 
 
 def _picture(webp: bytes) -> Tensor:
-    """(3, 64, 64) uint8."""
     pixels = np.asarray(Image.open(io.BytesIO(webp), formats=("WEBP",)).convert("RGB"))
     if pixels.shape != (EMOJI_SIDE, EMOJI_SIDE, 3):
         raise OSError(f"a picture of {pixels.shape[1]}x{pixels.shape[0]} pixels")
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1)
 
 
-_kept = cache(emoji)  # decoding takes longer than hundreds of batches
-
-
 def emoji_prompt(style: str, words: str) -> str:
-    """The caption of an emoji in that style: the one that the words name, else the words themselves.
-
-    ("noto", "red apple") -> "a noto emoji of a red apple". Raises UserError for an unknown style.
-    """
+    """("noto", "red apple") -> "a noto emoji of a red apple": of the emoji that is so called, else of the words themselves."""
     unknown = Emoji(code="", name=words, thing=words, tags=(), group="", kin="")
-    item, _ = _named().get(_plain(words), (unknown, None))
-    return emoji_caption(style, item)
+    return emoji_caption(style, _named().get(_plain(words), (unknown, None))[0])
 
 
 def emoji_seen(prompt: str) -> str:
@@ -224,8 +201,7 @@ def emoji_seen(prompt: str) -> str:
     if not seen:
         return "never in the emoji's training set, in no style"
     where = " and ".join(seen) if len(seen) < len(STYLES) else "every style"
-    only = f", not in {style}: only" if style else ""
-    return f"in the emoji's training set{only} in {where}"
+    return f"in the emoji's training set{f', not in {style}: only' if style else ''} in {where}"
 
 
 @cache
@@ -234,11 +210,9 @@ def _named() -> dict[str, tuple[Emoji, str | None]]:
     named = {}
     for item in all_emoji():
         named |= {_plain(words): (item, None) for words in (item.name, item.thing)}
-        for wording, text in enumerate(EMOJI_WORDINGS):
+        for (wording, text), style in product(enumerate(EMOJI_WORDINGS), STYLES):
             if "{tags}" not in text:  # they may be any three
-                for style in STYLES:
-                    said = style if "{style}" in text else None
-                    named[_plain(emoji_caption(style, item, wording))] = item, said
+                named[_plain(emoji_caption(style, item, wording))] = item, style if "{style}" in text else None
     return named
 
 

@@ -16,6 +16,10 @@ from minidiff.files import ROOTS
 from minidiff.registry import UserError, choose
 
 CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+FIGURES = {str(k): name for k, name in enumerate(CLASSES)}
+read_digit = partial(
+    read_class, classes=CLASSES, other_names=FIGURES, kind="digit", names=", from zero to nine or from 0 to 9"
+)
 SPLITS = {"train": "train", "validation": "train", "test": "t10k"}  # and the file that each is in
 VALIDATION = 12  # one in so many of the training file's images, the last ones, is for validation: 5,000 of 60,000
 
@@ -26,20 +30,19 @@ def idx_dataset(
 ) -> Dataset:  # fmt: skip
     """Register a data set of idx files, MNIST's format, such as Fashion-MNIST; returns it.
 
-    folder: where train-images-idx3-ubyte, train-labels-idx1-ubyte and the same two of t10k are, plain or .gz; a path,
-    or a folder of assets/. caption: from a label and the image's index; None: "a photo of a sneaker". read: None looks
-    the class names up.
+    folder: where train-images-idx3-ubyte, train-labels-idx1-ubyte and the same two of t10k are, plain or .gz; or the
+    name of one in assets/. caption: from a label and the image's index; None: "a photo of a sneaker". read: prompts.
     """
     folder = next((root / folder for root in ROOTS if (root / folder).is_dir()), Path(folder))
 
     def load(split: str = "train", where: str | Path | None = None) -> Pictures:
-        file = choose(split, SPLITS, "split")
-        images = read_idx(Path(where or folder), f"{file}-images-idx3-ubyte", (28, 28))
-        labels = read_idx(Path(where or folder), f"{file}-labels-idx1-ubyte", ()).long()
+        file, here = choose(split, SPLITS, "split"), Path(where or folder)
+        images = read_idx(here, f"{file}-images-idx3-ubyte", (28, 28))
+        labels = read_idx(here, f"{file}-labels-idx1-ubyte", ()).long()
         if len(images) != len(labels):
-            raise UserError(f"{where or folder} has {len(images):,} {file} images and {len(labels):,} labels")
+            raise UserError(f"{here} has {len(images):,} {file} images and {len(labels):,} labels")
         if len(labels) and labels.max() >= len(classes):
-            raise UserError(f"{where or folder} has a label {labels.max()}; {name} has labels 0 to {len(classes) - 1}")
+            raise UserError(f"{here} has a label {labels.max()}; {name} has labels 0 to {len(classes) - 1}")
         if file == "train":
             cut = len(images) - len(images) // VALIDATION
             rows = slice(cut) if split == "train" else slice(cut, None)
@@ -49,17 +52,15 @@ def idx_dataset(
 
     def described() -> str:
         here = f"here: {folder}" if folder.is_dir() else f"not here: its idx files belong in {folder}"
-        return f"{about}, 28x28, {len(classes)} classes; {here}"
+        shipped = any(folder.is_relative_to(root) for root in ROOTS)
+        return f"{about}, 28x28, {len(classes)} classes; {'comes with minidiff' if shipped else here}"
 
     DATASETS[name] = Dataset(load, described, (1, 28, 28), classes, read or partial(read_class, classes=classes))
     return DATASETS[name]
 
 
 def read_idx(folder: Path, name: str, shape: tuple[int, ...]) -> Tensor:
-    """The bytes of an idx file, (N, *shape) uint8. Raises UserError for one that is missing, cut short or another kind.
-
-    The header is 0, 0, 8 for bytes, the number of dimensions, then each dimension as a big-endian 32-bit number.
-    """
+    """The bytes of an idx file, (N, *shape) uint8. Raises UserError for one that is missing, cut short or another kind."""
     path = next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
     if path is None:
         raise UserError(f"{folder} has no file {name} or {name}.gz")
@@ -69,31 +70,24 @@ def read_idx(folder: Path, name: str, shape: tuple[int, ...]) -> Tensor:
         raise UserError(f"{path} cannot be read ({error})") from None
     dimensions = 1 + len(shape)
     begin = 4 + 4 * dimensions
+    # the header: 0, 0, 8 for bytes, the number of dimensions, then each dimension as a big-endian 32-bit number
     if len(content) < begin or content[:4] != bytes((0, 0, 8, dimensions)):
         raise UserError(f"{path} is not an idx file of bytes in {dimensions} dimensions")
     found = np.frombuffer(content, ">u4", dimensions, offset=4).tolist()
     if tuple(found[1:]) != shape:
         raise UserError(f"{path} holds images of {'x'.join(map(str, found[1:]))}, expected {'x'.join(map(str, shape))}")
     if len(content) - begin != math.prod(found):
-        raise UserError(
-            f"{path} has {len(content) - begin:,} bytes after its header, which promises {math.prod(found):,}"
-        )
+        there = f"{len(content) - begin:,} bytes after its header, which promises {math.prod(found):,}"
+        raise UserError(f"{path} has {there}")
     return torch.from_numpy(np.frombuffer(content, np.uint8, offset=begin).copy()).view(found)
 
 
 def mnist(split: str = "train", folder: str | Path | None = None) -> Pictures:
     """The digits of one split: "train" (55,000), "validation" (5,000) or "test" (10,000).
 
-    images are (N, 1, 28, 28) in [-1, 1]: -1 is paper, 1 is ink. Captions alternate between "a handwritten seven",
-    "the digit 7" and "7". folder: None for the files that come with minidiff. Raises UserError for another split.
+    images are (N, 1, 28, 28): -1 is paper, 1 is ink. folder: None for the files that come with minidiff. Raises UserError.
     """
     return DATASETS["mnist"].load(split, folder)
-
-
-def read_digit(prompt: str) -> int:
-    """The one digit that a prompt names, in words or figures: "a handwritten seven" -> 7. See `read_class`."""
-    figures = {str(k): name for k, name in enumerate(CLASSES)}
-    return read_class(prompt, CLASSES, figures, "digit", ", from zero to nine or from 0 to 9")
 
 
 def _caption(digit: int, i: int) -> str:

@@ -5,6 +5,7 @@ For latents and text states, computed once, so that training needs neither the V
 
 import json
 from collections.abc import Iterable, Iterator
+from itertools import count
 from pathlib import Path
 
 import torch
@@ -47,8 +48,7 @@ def write_shards(folder: str | Path, batches: Iterable[dict[str, Tensor]], rows:
 class Shards:
     """What `write_shards` wrote: shards[rows] reads these rows alone, {name: (n, ...)}.
 
-    Every file is opened and compared with the index. Raises UserError for an unfinished folder, and for a shard that
-    is missing, cut short or different.
+    Raises UserError for an unfinished folder, and for a shard that is missing, cut short or not as the index says.
     """
 
     def __init__(self, folder: str | Path):
@@ -61,17 +61,15 @@ class Shards:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{folder} holds no finished shards: its {INDEX} cannot be read ({error})") from None
         self.files = []
-        for number, count in enumerate(counts):
+        for number, rows in enumerate(counts):
             path = folder / SHARD.format(number)
             try:
                 file = safe_open(path, "pt")  # maps the file; its size has to fit its header
             except (OSError, SafetensorError) as error:
                 raise UserError(f"{path} is missing or not a whole safetensors file ({error})") from None
             pieces = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
-            found = {
-                name: [str(piece[:0].dtype).removeprefix("torch."), piece.get_shape()] for name, piece in pieces.items()
-            }
-            expected = {name: [dtype, [count, *shape]] for name, (dtype, shape) in self.tensors.items()}
+            found = {name: [dtype_name(piece[:0]), piece.get_shape()] for name, piece in pieces.items()}
+            expected = {name: [dtype, [rows, *shape]] for name, (dtype, shape) in self.tensors.items()}
             if found != expected:
                 raise UserError(f"{path} holds {found}, expected {expected}")
             self.files.append(file)
@@ -83,7 +81,7 @@ class Shards:
     def __getitem__(self, rows: Tensor) -> dict[str, Tensor]:
         """rows: (n,) int64, in any order."""
         numbers = torch.searchsorted(self.ends, rows, right=True)
-        inside = rows - torch.cat([torch.zeros(1, dtype=torch.int64), self.ends])[numbers]
+        inside = rows - torch.cat([torch.tensor([0]), self.ends])[numbers]
         order = numbers.argsort(stable=True)  # each shard is read once
         back = order.argsort()
         parts = [(int(n), inside[order][numbers[order] == n].tolist()) for n in numbers.unique()]
@@ -99,23 +97,24 @@ def shard_batches(
     """
     if not 1 <= size <= len(shards):
         raise UserError(f"a batch must hold 1 to {len(shards)} rows, got {size}")
-    epoch = 0
-    while True:
+    for epoch in count():
         order = torch.randperm(len(shards), generator=torch.Generator().manual_seed(seed + epoch))
         for rows in order[: len(order) // size * size].split(size):  # the last, incomplete batch of an epoch is dropped
             read = shards[rows[mine]]
             batch = []
             for name in names:
                 value = read[name].float() if read[name].is_floating_point() else read[name]
-                whole = value.new_zeros(size, *value.shape[1:])
-                whole[mine] = value
-                batch.append(whole)
+                batch.append(value.new_zeros(size, *value.shape[1:]))
+                batch[-1][mine] = value
             yield tuple(batch)
-        epoch += 1
 
 
 def kinds(batch: dict[str, Tensor]) -> dict[str, list]:
-    return {name: [str(value.dtype).removeprefix("torch."), list(value.shape[1:])] for name, value in batch.items()}
+    return {name: [dtype_name(value), list(value.shape[1:])] for name, value in batch.items()}
+
+
+def dtype_name(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def length(batch: dict[str, Tensor]) -> int:

@@ -32,13 +32,11 @@ def find_shards(where: str | Path) -> list[str]:
     """The tars of a folder, or what a pattern such as "https://.../{000..127}.tar" stands for. Raises UserError."""
     if not find_spec("webdataset"):
         raise UserError("reading tars needs the library webdataset: pip install webdataset")
-    if Path(where).is_dir():
-        found = sorted(map(str, Path(where).glob("*.tar")))
-    else:
-        from braceexpand import braceexpand
+    from braceexpand import braceexpand
 
-        found = list(braceexpand(str(where)))
-    if not found or Path(where).suffix != ".tar" and not Path(where).is_dir():
+    folder = Path(where)
+    found = sorted(map(str, folder.glob("*.tar"))) if folder.is_dir() else list(braceexpand(str(where)))
+    if not found or folder.suffix != ".tar" and not folder.is_dir():
         raise UserError(f'no shards: "{where}" is neither a folder with .tar files nor a pattern that ends in .tar')
     return found
 
@@ -49,21 +47,17 @@ def pair_batches(
 ) -> Iterator[tuple[Tensor, list[str]]]:  # fmt: skip
     """Endless (images, captions): (batch, 3, size, size) in [-1, 1], cropped to a square, transparency on white.
 
-    A batch has `streams` equal parts; the shards of an epoch, shuffled by seed and epoch, are divided among them, and
-    each stream goes through its own, epoch after epoch. So the batches depend neither on the number of processes nor on
-    workers, and every call starts from the first: a resumed run reads again what it has already read.
+    A batch has `streams` equal parts, among which the shards of an epoch, shuffled by seed and epoch, are divided: it
+    depends neither on the number of processes nor on workers. Every call starts from the first batch.
 
-    streams: None for the largest of 8, 4, 2 and 1 that divides the batch and has a shard for each. mine: the rows that
-    this process needs, those of whole streams; the others stay zero and "", unread. workers: a process for every
-    stream; None: if there are cores to spare. buffer: images of a stream that wait, undecoded, to be shuffled.
-
-    What cannot be read is skipped, logged, and recorded in `skipped`: (shard, key) -> why, key "" for a broken shard.
-    Raises UserError if no shard can be read, or for rows of half a stream.
+    streams: None for the largest of STREAMS that divides the batch and has a shard for each. mine: the rows that this
+    process needs, those of whole streams; the others stay zero and "", unread. workers: a process for every stream;
+    None: if there are cores to spare. buffer: images of a stream that wait, undecoded, to be shuffled. skipped: what
+    could not be read, (shard, key) -> why, key "" for a broken shard; it is logged too. Raises UserError if no shard
+    can be read, or for rows of half a stream.
     """
-    fit = (n for n in STREAMS if batch % n == 0 and n <= len(shards))
-    streams = streams or next(fit, 1)
-    part = batch // streams
-    rows = range(batch)[mine]
+    streams = streams or next((n for n in STREAMS if batch % n == 0 and n <= len(shards)), 1)
+    part, rows = batch // streams, range(batch)[mine]
     if batch % streams or streams > len(shards):
         raise UserError(f"a batch of {batch} from {len(shards)} shards cannot be divided among {streams} streams")
     if rows.start % part or rows.stop % part:
@@ -71,9 +65,9 @@ def pair_batches(
     own = range(rows.start // part, rows.stop // part)
     reader = Reader(shards, own, streams, part, size, seed, buffer)
     skipped = {} if skipped is None else skipped
-    workers = cores() > len(own) if workers is None else workers
+    count = len(own) if (cores() > len(own) if workers is None else workers) else 0
     generator = torch.Generator()  # otherwise the loader draws from the global one
-    loader = iter(DataLoader(reader, batch_size=None, num_workers=len(own) if workers else 0, generator=generator))
+    loader = iter(DataLoader(reader, batch_size=None, num_workers=count, generator=generator))
     while True:
         images, captions = torch.zeros(batch, 3, size, size), [""] * batch
         for stream in own:
@@ -134,10 +128,9 @@ class Reader(IterableDataset):
             for sample in mixed(samples(own, problems)):
                 try:
                     pairs.append(pair(sample, self.size))
+                    found = True
                 except UserError as error:
                     problems.append((sample["__url__"], sample["__key__"], str(error)))
-                    continue
-                found = True
                 if len(pairs) == self.part:
                     images, captions = zip(*pairs, strict=True)
                     yield torch.stack(images), list(captions), problems.copy()
@@ -146,9 +139,8 @@ class Reader(IterableDataset):
             unread = set() if found else unread | set(own)
             if len(unread) == len(self.shards):
                 _, key, why = problems[0] if problems else ("", "", "all are empty")
-                raise UserError(
-                    f"nothing can be read from {len(unread)} shards; the first problem: {key and key + ': '}{why}"
-                )
+                first = f"{key and key + ': '}{why}"
+                raise UserError(f"nothing can be read from {len(unread)} shards; the first problem: {first}")
 
 
 def samples(shards: list[str], problems: list[tuple[str, str, str]]) -> Iterator[dict]:

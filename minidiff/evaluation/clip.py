@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from minidiff.data.color_digits import COLORS, HELD_OUT, Scene, caption, draw
+from minidiff.data.color_digits import COLORS, HELD_OUT, OTHERS, Scene, caption, draw
 from minidiff.data.mnist import mnist
 from minidiff.evaluation.report import EVALUATIONS, Evaluation, Report, machine
 from minidiff.networks import CLIP
@@ -44,10 +44,9 @@ def retrieval(
     caption has nine others that differ in the digit alone; the held-out pairs are among images and captions.
     model: what the report calls the CLIP.
     """
-    digits = mnist(split)
-    rng = torch.Generator().manual_seed(seed)
+    digits, rng = mnist(split), torch.Generator().manual_seed(seed)
     rows_of = [(digits.labels == digit).nonzero().flatten() for digit in range(10)]
-    colors = [(a, b) for a in COLORS for b in COLORS if a != b]
+    colors = [(color, other) for color in COLORS for other in OTHERS[color]]
     device = next(clip.parameters()).device
     found = []
     for _ in range(rounds):
@@ -56,21 +55,17 @@ def retrieval(
         rows = [int(rows[torch.randint(len(rows), (), generator=rng)]) for rows in (rows_of[s.digit] for s in scenes)]
         texts = clip.embed_text(tokenizer([caption(scene, wording) for scene in scenes]).to(device))
         images = clip.embed_images(draw(scenes, digits.images[rows]).to(device))
-        chosen = (images @ texts.T).argmax(1).tolist()
-        found += [(scene, scenes[k]) for scene, k in zip(scenes, chosen, strict=True)]
-    held_out = [HELD_OUT[scene.digit] == scene.color for scene, _ in found]
+        found += [(scene, scenes[k]) for scene, k in zip(scenes, (images @ texts.T).argmax(1).tolist(), strict=True)]
 
-    def row(first: str, hits: list[bool]) -> Ranked:
-        return Ranked(first, len(hits), sum(hits) / max(1, len(hits)))
-
-    rows = [
-        row(f"its own, {pairs} pair", [a == b for (a, b), out in zip(found, held_out, strict=True) if out == unseen])
+    hits = {
+        f"its own, {pairs} pair": [a == b for a, b in found if (HELD_OUT[a.digit] == a.color) == unseen]
         for pairs, unseen in (("seen", False), ("never-seen", True))
-    ]
+    }
     for field in ("digit", "color", "background"):
-        rows.append(row(f"another {field}", [getattr(a, field) != getattr(b, field) for a, b in found]))
+        hits[f"another {field}"] = [getattr(a, field) != getattr(b, field) for a, b in found]
     among = f'{10 * KINDS} captions such as "{caption(Scene(7, "red", "blue"), wording)}"'
-    return Ranking(model=model, split=split, seed=seed, machine=machine(device), among=among, rows=rows)
+    ranked = [Ranked(first, len(each), sum(each) / max(1, len(each))) for first, each in hits.items()]
+    return Ranking(model=model, split=split, seed=seed, machine=machine(device), among=among, rows=ranked)
 
 
 EVALUATIONS["clip"] = Evaluation(

@@ -1,8 +1,4 @@
-"""Does an image show what the prompt says? Coloured digits, read back from their pixels.
-
-Colours are read by a plain rule, not by a network: the border is the background, what is farthest from it is the
-digit. The digit itself is made gray and laid out as MNIST's are; then the judge reads it.
-"""
+"""Does an image show what the prompt says? Coloured digits are read from their pixels: colours by a rule, digits by the judge."""
 
 import math
 from collections.abc import Sequence
@@ -20,7 +16,7 @@ from minidiff.data.color_digits import ALLOWED, COLORS, HELD_OUT, OTHERS, Scene,
 from minidiff.diffusion import DEFAULT_SAMPLER
 from minidiff.evaluation.judges import judged
 from minidiff.evaluation.metrics import diversity
-from minidiff.evaluation.report import EVALUATIONS, Evaluation, Report, drawn, machine
+from minidiff.evaluation.report import EVALUATIONS, Evaluation, Report, drawn, fraction, machine
 from minidiff.formats.model_folder import load_classifier
 from minidiff.networks import Judge
 from minidiff.pipeline.text_to_image import TextToImage
@@ -31,8 +27,7 @@ REAL = 2000  # real images at least: the diversity of a few is too noisy for a r
 INK = 0.3  # a pixel with less of the digit's colour is outside the digit's box
 
 
-@dataclass(frozen=True)
-class Look:
+class Look(NamedTuple):
     """What the pixels of N images say."""
 
     colors: list[str]  # of the digits, names in COLORS
@@ -54,13 +49,9 @@ def look_at(images: Tensor) -> Look:
     front = x.flatten(2).gather(2, far[:, None].expand(-1, 3, -1)).median(2).values  # (N, 3)
     line = front - back
     gray = torch.einsum("nchw,nc->nhw", away, line) / line.square().sum(1).clamp(min=1e-6)[:, None, None]
-    return Look(_named(front), _named(back), _as_mnist(gray.clamp(0, 1)))
-
-
-def _named(colors: Tensor) -> list[str]:
-    """The nearest of COLORS to each (N, 3) in [-1, 1]."""
     known = torch.tensor(list(COLORS.values())) / 127.5 - 1
-    return [list(COLORS)[k] for k in torch.cdist(colors, known).argmin(1).tolist()]
+    names = [[list(COLORS)[k] for k in torch.cdist(seen, known).argmin(1).tolist()] for seen in (front, back)]
+    return Look(*names, _as_mnist(gray.clamp(0, 1)))
 
 
 def _as_mnist(gray: Tensor) -> Tensor:
@@ -72,8 +63,10 @@ def _as_mnist(gray: Tensor) -> Tensor:
     height, width = gray.shape[1:]
     rows, columns = gray.sum(2), gray.sum(1)  # (N, H), (N, W)
     mass = rows.sum(1, keepdim=True).clamp(min=1e-6)
+    inks = ((height, rows > 0), (width, columns > 0))
     y, x = (rows / mass) @ torch.arange(float(height)), (columns / mass) @ torch.arange(float(width))
-    side = torch.maximum(_extent(rows > 0), _extent(columns > 0)).clamp(min=4)  # a speck is not made a blot
+    extents = [n - inked.int().argmax(1) - inked.flip(1).int().argmax(1) for n, inked in inks]  # first to last, (N,)
+    side = torch.maximum(*extents).clamp(min=4)  # a speck is not made a blot
     steps = (torch.arange(28) - 14) * side[:, None] / 20  # (N, 28): where, from the centre of mass, to look
     down = (y[:, None] + steps) * 2 / (height - 1) - 1  # in grid_sample's units: -1 and 1 are the outermost pixels
     right = (x[:, None] + steps) * 2 / (width - 1) - 1
@@ -82,28 +75,22 @@ def _as_mnist(gray: Tensor) -> Tensor:
     return laid.clamp(0, 1) * 2 - 1
 
 
-def _extent(inked: Tensor) -> Tensor:
-    """From the first to the last that is True of each row, (N, L) -> (N,)."""
-    return inked.shape[1] - inked.int().argmax(1) - inked.flip(1).int().argmax(1)
-
-
 class Measured(NamedTuple):
     """What was found in N images, each of which should show a scene."""
 
-    digit: Tensor  # (N,): is the digit right
-    color: Tensor  # (N,): are both colours right
-    read: Tensor  # (N,): the digit that the judge reads
-    features: Tensor  # (N, 64): the judge's, of the gray digits
+    digit: Tensor  # is the digit right, (N,)
+    color: Tensor  # are both colours right, (N,)
+    read: Tensor  # the digit that the judge reads, (N,)
+    features: Tensor  # the judge's, of the gray digits, (N, 64)
 
 
 def measure(judge: Judge, images: Tensor, scenes: Sequence[Scene]) -> Measured:
     """Compare images (N, 3, H, W) in [-1, 1] with the scenes that they should show."""
     seen = look_at(images)
     features, answers = judged(judge, seen.digits)
-    shown = zip(seen.colors, seen.backgrounds, strict=True)
-    colors = [pair == (scene.color, scene.background) for pair, scene in zip(shown, scenes, strict=True)]
-    asked = torch.tensor([scene.digit for scene in scenes])
-    return Measured(answers == asked, torch.tensor(colors), answers, features)
+    shown = zip(seen.colors, seen.backgrounds, scenes, strict=True)
+    colors = [(color, background) == (scene.color, scene.background) for color, background, scene in shown]
+    return Measured(answers == torch.tensor([scene.digit for scene in scenes]), torch.tensor(colors), answers, features)
 
 
 @dataclass(frozen=True)
@@ -138,10 +125,9 @@ def evaluate_color(
 ) -> ColorReport:  # fmt: skip
     """Generate n images of seen pairs and n of the ten never-seen ones at each guidance scale, and read them back.
 
-    Prompts are such as "a red seven on a blue background": random ones of seen pairs; the never-seen pairs in turn, on
-    random backgrounds. Every scale has the same prompts and the same noise. Real images of the same scenes, with
-    digits of `split`, go through the same rule. progress: wraps the loop over the rows, such as tqdm.
-    Raises UserError for n below 20 (two of each never-seen pair), and if no scale is given.
+    Prompts are random ones of seen pairs, and the never-seen pairs in turn, on random backgrounds. Every scale has the
+    same prompts and noise. Real images of the same scenes, with digits of `split`, go through the same rule.
+    progress: wraps the loop over the rows, such as tqdm. Raises UserError for n below 20, and if no scale is given.
     """
     scales = tuple(scale) if isinstance(scale, Sequence) else (scale,)
     if n < 20:
@@ -149,7 +135,10 @@ def evaluate_color(
     if not scales or not all(math.isfinite(scale) for scale in scales):
         raise UserError(f"scale must be one or more finite numbers, got {scales}")
     rng, judge, mnist = np.random.default_rng(seed), load_classifier("judge", pipe.device), data.mnist(split)
-    asked = {"seen": _seen(n, rng), "never-seen": _never_seen(n, rng)}
+    digits, colors, backgrounds = (rng.integers(choices, size=n).tolist() for choices in (10, 7, 7))
+    seen = [(digit, ALLOWED[digit][k]) for digit, k in zip(digits, colors, strict=True)]
+    unseen = [(i % 10, HELD_OUT[i % 10]) for i in range(n)]
+    asked = {"seen": _on(seen, backgrounds), "never-seen": _on(unseen, rng.integers(7, size=n).tolist())}
     first = {"seen": seed, "never-seen": seed + n}  # every picture has a seed of its own
 
     rows, real = [], {}
@@ -159,11 +148,11 @@ def evaluate_color(
             scenes = scenes * math.ceil(REAL / n)
             images = _real(scenes, mnist, rng)
         else:
-            how = {"steps": steps, "scale": float(scale), "sampler": sampler}
-            images = drawn(pipe, [data.caption(scene) for scene in scenes], first[pairs], **how)
+            prompts = [data.caption(scene) for scene in scenes]
+            images = drawn(pipe, prompts, first[pairs], steps=steps, scale=float(scale), sampler=sampler)
         digit, color, read, features = measure(judge, images, scenes)
         varied = diversity(features, read)  # at a small scale the digit asked for is often not the one generated
-        fractions = (float(right.double().mean()) for right in (digit, color, digit & color))
+        fractions = map(fraction, (digit, color, digit & color))
         rows.append(Row(pairs, scale, *fractions, varied / real.setdefault(pairs, varied)))
     return ColorReport(
         model=pipe.config.name, split=split, seed=seed, machine=machine(pipe.device),
@@ -171,15 +160,8 @@ def evaluate_color(
     )  # fmt: skip
 
 
-def _seen(n: int, rng: np.random.Generator) -> list[Scene]:
-    digits, colors, backgrounds = (rng.integers(choices, size=n).tolist() for choices in (10, 7, 7))
-    pairs = [(digit, ALLOWED[digit][k]) for digit, k in zip(digits, colors, strict=True)]
+def _on(pairs: Sequence[tuple[int, str]], backgrounds: Sequence[int]) -> list[Scene]:
     return [Scene(digit, color, OTHERS[color][k]) for (digit, color), k in zip(pairs, backgrounds, strict=True)]
-
-
-def _never_seen(n: int, rng: np.random.Generator) -> list[Scene]:
-    backgrounds = rng.integers(7, size=n).tolist()
-    return [Scene(i % 10, HELD_OUT[i % 10], OTHERS[HELD_OUT[i % 10]][k]) for i, k in enumerate(backgrounds)]
 
 
 def _real(scenes: Sequence[Scene], mnist: data.Pictures, rng: np.random.Generator) -> Tensor:

@@ -1,14 +1,13 @@
 """Are generated emoji what was asked for, in the style asked for; and what is memorised, what is new?
 
 Every measure is applied to three sets of images: what the model generates, the real images of the same emoji, and these
-real images through the VAE and back. The last two show what the measures themselves can see: where a CLIP cannot name
-a real image, its answer about a generated one means nothing.
+through the VAE and back. The last two show what the measures can see: where a CLIP cannot name a real image, its answer
+about a generated one means nothing.
 
-Distances are between images of 16x16, each pixel the mean of a square of 4x4: what lies where, in which colour. A
-shift of a pixel or a blurred edge costs little there. No network is involved: CLIP has learned to tell the styles apart
-and would mostly do that, and the VAE's latents are what the model is trained to be near in. Real images of other emoji
-in the right style are nearer to the true image than the two other styles' in 40 % (of 197; in CLIP's features in
-73 %), those of its own family in 97 % (of 31). So 40 % is what the style alone achieves.
+Distances are between images of 16x16, each pixel the mean of a square of 4x4: a shift of a pixel or a blurred edge costs
+little. Not in CLIP's features, which mostly tell the styles apart, nor in the VAE's latents, which the model is trained
+to be near in. Real images of other emoji in the right style are nearer to the true image than the two other styles' in
+40 % (of 197; in CLIP's features in 73 %), those of its own family in 97 % (of 31): 40 % is what the style achieves.
 """
 
 from collections.abc import Sequence
@@ -23,15 +22,16 @@ from minidiff.data.emoji import STYLES, Emoji, Emojis
 from minidiff.diffusion import DEFAULT_SAMPLER
 from minidiff.evaluation.clip import Ranked, Ranking
 from minidiff.evaluation.judges import in_style
-from minidiff.evaluation.report import EVALUATIONS, Evaluation, Report, drawn, machine
+from minidiff.evaluation.report import EVALUATIONS, Evaluation, Report, drawn, fraction, machine
 from minidiff.formats.clip import load_clip
 from minidiff.formats.model_folder import load_classifier
 from minidiff.networks import CLIP
 from minidiff.pipeline.text_to_image import TextToImage
-from minidiff.registry import UserError
+from minidiff.registry import UserError, choose
 from minidiff.tokenizer import Tokenizer
 
 NAMES = 100  # among which an image's own name is to be found
+GROUPS = ("training captions", "new combinations", "new things")  # new combinations of an emoji and a style
 SOURCES = ("drawn", "real", "real, through the VAE")
 
 
@@ -41,8 +41,7 @@ def named(
 ) -> Tensor:
     """Does CLIP rank each image's own caption first, of NAMES in the same style? (N,) bool.
 
-    images: (N, 3, 64, 64) in [-1, 1]. The other captions are of emoji of other families and other names, drawn by
-    seed. A tie does not count as first.
+    images: (N, 3, 64, 64) in [-1, 1]. The others, drawn by seed, are of other families and names. A tie is not first.
     """
     device, generator = next(clip.parameters()).device, torch.Generator().manual_seed(seed)
     every, right = data.all_emoji(), []
@@ -62,7 +61,7 @@ def naming(
     rows = []
     for group, asked in _groups(split, n, seed).items():
         right = named(clip, tokenizer, asked.floats(), asked.items, asked.styles, seed)
-        rows.append(Ranked(f"its own, {group}", len(asked), float(right.double().mean())))
+        rows.append(Ranked(f"its own, {group}", len(asked), fraction(right)))
     where, among = machine(next(clip.parameters()).device), f"{NAMES} captions in the same style"
     return Ranking(model=model, split=split, seed=seed, machine=where, among=among, rows=rows)
 
@@ -76,7 +75,7 @@ def coarse(images: Tensor) -> Tensor:
 class Row:
     """What was found in n images. All but `n` and `nearness` are fractions of them."""
 
-    group: str  # "training captions", "new combinations" of an emoji and a style, or "new things"
+    group: str  # one of GROUPS
     source: str  # one of SOURCES
     n: int
     name: float  # CLIP ranks the right name first, of NAMES
@@ -116,9 +115,8 @@ def evaluate_emoji(
     """Generate up to n emoji of each group, and measure what they show, in which style, and what they are near to.
 
     Groups: n random training images; the first n by hash of the held-out combinations (there are 77), and of the
-    held-out things. split: "test", or "validation", a smaller rehearsal of both. Prompts are such as "a noto emoji of
-    a red apple". scale: None for the model's own. progress: wraps the loop over the groups, such as tqdm.
-    Raises UserError for n below 1 or above the number of training images, and for another split.
+    held-out things. split: "test", or "validation", a smaller rehearsal of both. scale: None for the model's own.
+    progress: wraps the loop over the groups, such as tqdm. Raises UserError for another split or n.
     """
     train, groups = data.emoji("train"), _groups(split, n, seed)
     scale = pipe.config.scale if scale is None else float(scale)
@@ -143,8 +141,8 @@ def evaluate_emoji(
                 in_style(judge, images, asked.styles),
                 nearer_to_truth(images, asked),
             )
-            fractions = [float(found.double().mean()) for found in (*right, hit, kin)]
-            rows.append(Row(group, source, len(asked), *fractions[:3], float(near.mean() / usual), *fractions[3:]))
+            nearness = float(near.mean() / usual)
+            rows.append(Row(group, source, len(asked), *map(fraction, right), nearness, *map(fraction, (hit, kin))))
     return EmojiReport(
         model=pipe.config.name, split=split, seed=seed, machine=machine(pipe.device),
         scale=scale, sampler=sampler, steps=steps, rows=rows,
@@ -161,27 +159,20 @@ def nearer_to_truth(images: Tensor, asked: Emojis) -> Tensor:
 
 
 def _groups(split: str, n: int, seed: int) -> dict[str, Emojis]:
-    """n random training images; the first n of the combinations, and of the things, that are held out."""
     train = data.emoji("train")
     if not 1 <= n <= len(train):
         raise UserError(f"n must lie between 1 and {len(train)}, got {n}")
-    if split == "test":
-        pairs, things = data.emoji("new_combinations"), data.emoji("new_things")
-    elif split == "validation":  # both are in one split here
-        both = data.emoji("validation")
-        every = [all(data.emoji_split(item, style) == split for style in STYLES) for item in both.items]
-        pairs, things = (_rows(both, [k for k, one in enumerate(every) if one == whole]) for whole in (False, True))
-    else:
-        raise UserError(f"no split {split!r}; there is test, validation")
+    held_out = {"test": ("new_combinations", "new_things"), "validation": ("validation", "validation")}
+    names = choose(split, held_out, "split")
     some = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[:n].tolist()
-    held_out = {"new combinations": pairs, "new things": things}
-    return {"training captions": _rows(train, some)} | {
-        group: _rows(pictures, range(len(pictures))[:n]) for group, pictures in held_out.items()
-    }
+    groups = [_rows(train, some)]
+    for pictures, every in zip(map(data.emoji, names), (False, True), strict=True):  # held out in every style?
+        splits = [{data.emoji_split(item, style) for style in STYLES} for item in pictures.items]
+        groups.append(_rows(pictures, [k for k, found in enumerate(splits) if (len(found) == 1) == every][:n]))
+    return dict(zip(GROUPS, groups, strict=True))
 
 
-def _rows(pictures: Emojis, rows: Sequence[int]) -> Emojis:
-    rows = list(rows)
+def _rows(pictures: Emojis, rows: list[int]) -> Emojis:
     return Emojis(pictures.images[rows], [pictures.items[k] for k in rows], [pictures.styles[k] for k in rows])
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from minidiff import data
 from minidiff.data.emoji import STYLES
 from minidiff.files import read_tensors
 from minidiff.networks import Judge, StyleJudge
@@ -31,12 +30,6 @@ def confidence(judge: Judge, features: Tensor) -> Tensor:
     return judge.classify(features.float().to(device)).softmax(1).amax(1).cpu()
 
 
-def judge_accuracy(judge: Judge, split: str) -> float:
-    """The fraction of the real digits of `split` that the judge reads right."""
-    digits = data.mnist(split)
-    return float((judged(judge, digits.images)[1] == digits.labels).double().mean())
-
-
 @torch.no_grad()
 def in_style(judge: StyleJudge, images: Tensor, styles: Sequence[str]) -> Tensor:
     """Does the judge read each image (N, 3, 64, 64) in [-1, 1] as this style? (N,) bool."""
@@ -46,10 +39,10 @@ def in_style(judge: StyleJudge, images: Tensor, styles: Sequence[str]) -> Tensor
 
 
 def inception(weights: Path, device: torch.device | str = "cpu") -> Features:
-    """The 2,048 features that published FIDs are measured in, for images of any size, gray or RGB.
+    """The 2,048 features that published FIDs are measured in, for images of any size, gray or RGB: torchmetrics' Inception v3.
 
-    torchmetrics' Inception v3 (it resizes to 299x299). weights: a safetensors file with the tensors of torch-fidelity's
-    weights-inception-2015-12-05-6726825d.pth; benchmarks/README.md says how to make it. Raises UserError for another.
+    weights: a safetensors file with the tensors of torch-fidelity's weights-inception-2015-12-05-6726825d.pth;
+    benchmarks/README.md says how to make it. Raises UserError for another.
     """
     try:
         from torchmetrics.image.fid import NoTrainInceptionV3

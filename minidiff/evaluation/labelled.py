@@ -1,12 +1,11 @@
 """How good are generated images of a data set with classes? Several numbers, each beside what real images get.
 
-The judge is a small classifier trained on real digits. Its answers give the digit accuracy, its 64 features the space
-in which the other numbers are measured; images of other classes are measured in Inception's features. What each number
-means, and how it is fooled: minidiff/evaluation/metrics.py and lesson 04.
+The judge's answers give the digit accuracy, its 64 features the space in which the other numbers are measured; images
+of other classes are measured in Inception's. What each number means: minidiff/evaluation/metrics.py and lesson 04.
 """
 
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -14,7 +13,7 @@ import torch
 from minidiff import data
 from minidiff.diffusion import DEFAULT_SAMPLER
 from minidiff.evaluation import judges, metrics
-from minidiff.evaluation.report import EVALUATIONS, Evaluation, Report, drawn, machine, table
+from minidiff.evaluation.report import Evaluation, Report, drawn, fraction, machine, table
 from minidiff.formats.model_folder import load_classifier
 from minidiff.pipeline.text_to_image import TextToImage
 from minidiff.registry import UserError, choose
@@ -73,11 +72,10 @@ def evaluate(
 ) -> LabelledReport:  # fmt: skip
     """Generate n images and compare them with real ones of `split`, which training never saw.
 
-    The classes asked for are those of n real images, so that both have the same mix. These n are measured like the
-    generated ones; the rest of the split is what both are compared with. labels: a data set with classes, None for the
-    model's. features: the space to measure in; or inception: the file with Inception's weights; None for the judge's,
-    which knows digits only. progress: wraps the loop, such as tqdm.
-    Raises UserError if n is too large or too small for the split, or if the judge would have to read other classes.
+    The classes asked for are those of n real images, which are measured like the generated ones; the rest of the split
+    is what both are compared with. labels: a data set with classes, None for the model's. features: the space to
+    measure in; or inception: the file with Inception's weights; None for the judge's, which knows digits only.
+    progress: wraps the loop, such as tqdm. Raises UserError if n does not fit the split, or the judge the classes.
     """
     labels = labels or pipe.config.labels
     digits = labels == "mnist"
@@ -103,7 +101,7 @@ def evaluate(
         for name, shown, asked in (("", images, wanted), ("_real", real.images, real.labels)):
             seen, answers = judges.judged(judge, shown)
             clouds.append(seen)
-            measured["accuracy" + name] = float((answers == asked).double().mean())
+            measured["accuracy" + name] = fraction(answers == asked)
             measured["calibration" + name] = metrics.calibration_error(judges.confidence(judge, seen), answers == asked)
     fake, known = (features(images), features(real.images)) if features else clouds
     train = dataset.load("train").images
@@ -121,6 +119,8 @@ def evaluate(
     )  # fmt: skip
 
 
-for name in data.labelled():
+@cache
+def labelled_evaluation(name: str) -> Evaluation:
+    """That of the data set with classes `name`."""
     about = "accuracy, Frechet distance, diversity, precision and recall, memorisation"
-    EVALUATIONS[name] = Evaluation(about, partial(evaluate, labels=name), dataset=name)
+    return Evaluation(about, partial(evaluate, labels=name), dataset=name)

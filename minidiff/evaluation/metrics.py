@@ -1,8 +1,6 @@
 """What can be measured about a set of images. Tensors in, numbers out.
 
-Most measures look at features: N images as N points, (N, D), in a space where similar images lie close together. Which
-space is the caller's choice (`minidiff.evaluation.judges` has two). No number says everything: a set of copies has a
-perfect Frechet distance, one perfect digit drawn a thousand times a perfect accuracy.
+Most look at features, (N, D), in a space of the caller's choice: `minidiff.evaluation.judges` has two.
 """
 
 from collections.abc import Callable
@@ -15,7 +13,7 @@ def frechet(a: Tensor, b: Tensor) -> float:
     """The Frechet distance between two clouds of features, (N, D) and (M, D), taken as Gaussians.
 
     |mean_a - mean_b|^2 + trace(A + B - 2 (A B)^(1/2)). Dowson and Landau 1982; Heusel et al. 2017.
-    It grows as N shrinks, so only compare at equal N. Raises ValueError for fewer than two rows.
+    It grows as N shrinks: compare at equal N. Raises ValueError for fewer than two rows.
     """
     if min(len(a), len(b)) < 2:
         raise ValueError("a covariance needs at least two pictures on each side")
@@ -31,7 +29,7 @@ def frechet(a: Tensor, b: Tensor) -> float:
 def floor(features: Tensor, n: int, draws: int = 20, seed: int = 0) -> tuple[float, float]:
     """What n real images score against the other real ones: mean and standard deviation over draws.
 
-    A generator that draws the same distribution scores this; one that varies less can come below it while n is small.
+    A generator that varies less than they do can come below it while n is small.
     """
     generator = torch.Generator().manual_seed(seed)
     orders = [torch.randperm(len(features), generator=generator) for _ in range(draws)]
@@ -42,8 +40,8 @@ def floor(features: Tensor, n: int, draws: int = 20, seed: int = 0) -> tuple[flo
 def bootstrap(measure: Callable[[Tensor], float], rows: Tensor, draws: int = 100, seed: int = 0) -> Tensor:
     """The measure of resamples of `rows` (N, ...), as many rows drawn with replacement: (draws,) in float64.
 
-    Their standard deviation is the error that a measure has because N is finite. The same seed draws the same
-    rows: two sets made from the same prompts and noise are then compared pair by pair. Efron 1979.
+    Their standard deviation is the error that a measure has because N is finite. Efron 1979. The same seed draws the
+    same rows: two sets made from the same prompts and noise are then compared pair by pair.
     """
     generator = torch.Generator().manual_seed(seed)
     picks = torch.randint(len(rows), (draws, len(rows)), generator=generator)
@@ -53,9 +51,8 @@ def bootstrap(measure: Callable[[Tensor], float], rows: Tensor, draws: int = 100
 def precision_recall(real: Tensor, fake: Tensor, k: int = 5) -> tuple[float, float]:
     """How many of the fake lie where real ones are, and how many of the real where fake ones are.
 
-    real (N, D), fake (M, D). A cloud is taken as the union of balls around its points, each reaching to its point's
-    k-th neighbour. Precision falls when images are bad, recall when kinds of images are missing. Kynkaanniemi et
-    al. 2019, section 2. Raises ValueError for clouds of k points or fewer.
+    real (N, D), fake (M, D). A cloud is the union of balls around its points, each reaching to its point's k-th neighbour.
+    Kynkaanniemi et al. 2019, section 2. Raises ValueError for clouds of k points or fewer.
     """
     if not 1 <= k < min(len(real), len(fake)):
         raise ValueError(f"k must lie between 1 and {min(len(real), len(fake)) - 1}, got {k}")
@@ -69,10 +66,7 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 5) -> tuple[float, flo
 
 
 def diversity(features: Tensor, labels: Tensor) -> float:
-    """The mean distance between two pictures of the same class; features (N, D), labels (N,).
-
-    Every pair counts once, no picture is paired with itself. Raises ValueError where no class has two.
-    """
+    """The mean distance between two pictures of a class; features (N, D), labels (N,). Raises ValueError without a pair."""
     total, pairs = 0.0, 0
     for label in labels.unique():
         distances = torch.pdist(features[labels == label].double())
@@ -91,8 +85,8 @@ def nearest(queries: Tensor, pool: Tensor) -> tuple[Tensor, Tensor]:
 def memorisation(queries: Tensor, train: Tensor, heldout: Tensor) -> float:
     """Mean distance to the nearest training image, over the same to the nearest held-out image.
 
-    Images (N, C, H, W), or features. Far below what real images get (themselves neither in train nor in
-    heldout), the training set was memorised. The value itself depends on how large the two sets are.
+    Images (N, C, H, W), or features. Far below what other real images get, the training set was memorised. The value
+    itself depends on how large the two sets are.
     """
     return float(nearest(queries, train)[0].mean() / nearest(queries, heldout)[0].mean())
 
@@ -100,8 +94,7 @@ def memorisation(queries: Tensor, train: Tensor, heldout: Tensor) -> float:
 def calibration_error(confidence: Tensor, correct: Tensor, bins: int = 15) -> float:
     """The expected calibration error, in [0, 1]: 0 if of all answers given with 90 % confidence 90 % are right.
 
-    confidence (N,) in [0, 1], correct (N,) bool. In each bin of equal width: |mean confidence - fraction of right
-    answers|, weighted by the fraction of answers in it. Guo et al. 2017, equation 3.
+    confidence (N,) in [0, 1], correct (N,) bool. Bins have equal width. Guo et al. 2017, equation 3.
     """
     which = (confidence * bins).ceil().long().clamp(1, bins) - 1  # bins (0, 1/15], (1/15, 2/15], ...
     gap = torch.zeros(bins, dtype=torch.float64).index_add_(0, which, correct.double() - confidence.double())

@@ -5,17 +5,11 @@ import json
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from minidiff.data import DATASETS
-from minidiff.device import pick_device
-from minidiff.formats.clip import SHIPPED, load_clip
-from minidiff.networks import CLIP
 from minidiff.pipeline.text_to_image import TextToImage
-from minidiff.registry import choose
 
 SETTINGS = {  # how a report says what it was made with, if it has the field
     "n": "n = {n}",
@@ -64,17 +58,16 @@ def table(rows: Sequence[Sequence[str]]) -> list[str]:
     return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
 
 
-def drawn(pipe: TextToImage, prompts: list[str], seed: int, progress=lambda parts, **_: parts, **how) -> Tensor:
-    """An image of each prompt, (N, C, H, W) in [-1, 1], a hundred at a time; image k has the seed `seed` + k.
+def fraction(hits: Tensor) -> float:
+    """Of bools (N,), how many are True."""
+    return float(hits.double().mean())
 
-    progress: wraps the loop, such as tqdm. how: options of `TextToImage.stream`.
-    """
-    parts = [prompts[i : i + 100] for i in range(0, len(prompts), 100)]
-    images = [
-        pipe.decode(pipe.latents(part, seed=seed + 100 * k, **how)).cpu()
-        for k, part in enumerate(progress(parts, unit="00 images"))
-    ]
-    return torch.cat(images) * 2 - 1
+
+def drawn(pipe: TextToImage, prompts: list[str], seed: int, progress=lambda parts, **_: parts, **how) -> Tensor:
+    """An image of each prompt, (N, C, H, W) in [-1, 1]; image k has the seed `seed` + k. how: options of `stream`."""
+    parts = range(0, len(prompts), 100)
+    latents = (pipe.latents(prompts[i : i + 100], seed=seed + i, **how) for i in progress(parts, unit="00 images"))
+    return torch.cat([pipe.decode(part).cpu() for part in latents]) * 2 - 1
 
 
 def machine(device: torch.device) -> str:
@@ -82,8 +75,6 @@ def machine(device: torch.device) -> str:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return f"{device.type} ({name}, {torch.get_num_threads()} threads), torch {torch.__version__}"
 
-
-# Which evaluation? -------------------------------------------------------------------------
 
 Model = tuple  # what is measured: (TextToImage,), or (CLIP, Tokenizer)
 
@@ -93,35 +84,9 @@ class Evaluation:
     """One way to measure a model: EVALUATIONS[name], set in the file that defines it."""
 
     about: str  # one line, for a list
-    measure: Callable[
-        ..., Report
-    ]  # (*model, **options); its signature says which options there are, and their defaults
+    measure: Callable[..., Report]  # (*model, **options): the options of its signature, with their defaults
     dataset: str  # a name in DATASETS: the real images, whose size the model's must have
     of: type = TextToImage  # or CLIP
 
 
-EVALUATIONS: dict[str, Evaluation] = {}
-
-
-def load(name: str, device: str | None = None) -> Model:
-    """A CLIP with its tokenizer, or a TextToImage alone: a shipped model, or one in a folder. Raises UserError."""
-    if name in SHIPPED or (Path(name) / "clip.json").exists():
-        return load_clip(name, pick_device(device))
-    return (TextToImage.load(name, device),)
-
-
-def fitting(model: Model, name: str | None = None) -> Evaluation:
-    """The evaluation called `name`; None: the model's own. Raises UserError where it cannot measure the model.
-
-    A TextToImage has its own by its name, else by the data set of its labels. A CLIP has no name: by its image size.
-    """
-    first = model[0]
-    if isinstance(first, CLIP):
-        names, size = list(EVALUATIONS), (3, *2 * [first.config.vision.size])
-    else:
-        config, size = first.config, first.config.picture
-        names = [config.name] if config.text else [config.name, config.labels]
-    fit = {k: e for k, e in EVALUATIONS.items() if isinstance(first, e.of) and DATASETS[e.dataset].picture == size}
-    name = name or next((own for own in names if own in fit), names[0])
-    kind = f"evaluation for {'x'.join(map(str, size))} images"
-    return choose(name, fit, kind, ": choose one with --evaluation" if fit else "")
+EVALUATIONS: dict[str, Evaluation] = {}  # `minidiff.evaluation.evaluations` has all of them

@@ -1,34 +1,27 @@
-"""Stable Diffusion's folders: unet/, vae/, text_encoder/, tokenizer/, scheduler/ and model_index.json, as diffusers has them.
+"""Stable Diffusion's folders, as diffusers has them: unet, vae, text_encoder, tokenizer, scheduler, model_index.json.
 
-Stable Diffusion 1.x and 2.x, from a folder or from huggingface.co; our own models of latents are kept in the same way, so
-that diffusers' StableDiffusionPipeline opens them.
+Stable Diffusion 1.x and 2.x, from a folder or from huggingface.co; our own models of latents are kept in the same way.
 """
 
-import json
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
-from minidiff.files import write
 from minidiff.formats.clip import load_clip_text, save_clip_text
 from minidiff.formats.hub import NotThere, fetched
-from minidiff.formats.safetensors import file_names, files_of, read_json
-from minidiff.formats.scheduler_config import Timing, timing_of
+from minidiff.formats.model_config import ModelConfig
+from minidiff.formats.safetensors import file_names, files_of, read_json, write_json
+from minidiff.formats.scheduler_config import Timing, scheduler_config, timing_of
 from minidiff.formats.unet import load_unet, save_unet
 from minidiff.formats.vae import load_vae, save_vae
-from minidiff.networks import VAE, CLIPText, UNet
+from minidiff.networks import VAE, Conditional
 from minidiff.registry import UserError
 from minidiff.tokenizer import Tokenizer
 
 INDEX = "model_index.json"
-PARTS = {  # folder: its files, one of each group, the largest last
-    "tokenizer": (
-        ["vocab.json", "tokenizer.json"],
-        ["merges.txt", ""],
-        ["special_tokens_map.json", ""],
-        ["tokenizer_config.json", ""],
-    ),
+TOKENIZER = ("merges.txt", "special_tokens_map.json", "tokenizer_config.json")
+PARTS = {  # folder: its files, one of each group ("": or none), the largest last
+    "tokenizer": (["vocab.json", "tokenizer.json"], *([name, ""] for name in TOKENIZER)),
     "scheduler": (["scheduler_config.json"],),
     "text_encoder": (["config.json"], file_names("model")),
     "vae": (["config.json"], file_names("diffusion_pytorch_model")),
@@ -38,25 +31,12 @@ PARTS = {  # folder: its files, one of each group, the largest last
 KNOWN = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline")
 
 
-class Parts(NamedTuple):
-    """What a folder holds."""
-
-    unet: UNet
-    vae: VAE
-    text_encoder: CLIPText
-    tokenizer: Tokenizer
-    timing: Timing
-    sample_size: int  # pixels of a latent's side in training
-    scale: float  # the guidance scale it draws best with
-    name: str | None = None  # what it draws, if it is one of ours: it names the evaluation
-
-
 def is_folder(folder: Path) -> bool:
     return (folder / INDEX).is_file()
 
 
-def read(folder: Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Parts:
-    """All parts of a folder, ready to draw. Raises UserError for what is not there, does not fit, or is another model."""
+def read(folder: Path, device: torch.device, dtype: torch.dtype) -> tuple:
+    """As `model_folder.read`. Raises UserError for what is not there, does not fit, or is another model."""
     index = read_json(folder / INDEX, "a pipeline")
     _known(index, folder)
     for part in PARTS:
@@ -68,15 +48,17 @@ def read(folder: Path, device: str | torch.device = "cpu", dtype: torch.dtype = 
     tokenizer = Tokenizer.load(folder / "tokenizer", text_encoder.config.length, pad_of(folder / "tokenizer"))
     vae = load_vae(folder / "vae", device, dtype)
     unet = load_unet(folder / "unet", device, dtype)
-    sees, has = unet.config.in_channels, vae.config.latent_channels
-    if sees != has:
+    if (sees := unet.config.in_channels) != (has := vae.config.latent_channels):
         raise UserError(
-            f"{folder / 'unet'} sees {sees} channels, and a latent has {has}: a checkpoint for inpainting or depth, which sees "
-            "more than the latent. Take the ordinary one: minidiff inpaints with it"
+            f"{folder / 'unet'} sees {sees} channels, and a latent has {has}: a checkpoint for inpainting or depth, "
+            "which sees more than the latent. Take the ordinary one: minidiff inpaints with it"
         )
-    size = read_json(folder / "unet" / "config.json", "a UNet").get("sample_size") or 64
-    ours = index.get("_guidance_scale", 7.5), index.get("_draws")
-    return Parts(unet, vae, text_encoder, tokenizer, timing, size, *ours)
+    # places of a latent's side in training
+    side = vae.factor * (read_json(folder / "unet" / "config.json", "a UNet").get("sample_size") or 64)
+    name, scale = index.get("_draws") or folder.name, index.get("_guidance_scale", 7.5)
+    picture, text = (vae.config.in_channels, side, side), text_encoder.config
+    config = ModelConfig(name, unet.config, picture, fold=1, scale=scale, text=text)
+    return config, Conditional(unet, text_encoder), device, tokenizer, vae, timing
 
 
 def _known(index: dict, where: str | Path) -> None:
@@ -84,44 +66,39 @@ def _known(index: dict, where: str | Path) -> None:
         raise UserError(f"{where} is a {kind}: minidiff draws with Stable Diffusion 1.x and 2.x ({KNOWN[0]}) alone")
 
 
-def save(folder: str | Path, parts: Parts) -> None:
+def save(folder: Path, config: ModelConfig, net: Conditional, tokenizer: Tokenizer, vae: VAE, timing: Timing) -> None:
     """A folder that `read` and diffusers' StableDiffusionPipeline.from_pretrained open; weights in float16."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    save_unet(parts.unet, folder / "unet", parts.sample_size)
-    save_vae(parts.vae, folder / "vae")
-    save_clip_text(parts.text_encoder, folder / "text_encoder")
-    parts.tokenizer.save(folder / "tokenizer")
-    special = {"bos_token": parts.tokenizer.special[0], "eos_token": parts.tokenizer.special[1]}
-    special |= {"unk_token": special["eos_token"], "pad_token": parts.tokenizer.pad}
-    about = special | {"tokenizer_class": "CLIPTokenizer", "model_max_length": parts.tokenizer.length}
+    scheduler = timing.config or scheduler_config(config.schedule, config.prediction)
+    save_unet(net.unet, folder / "unet", sample_size=config.picture[1] // (config.fold * vae.factor))
+    save_vae(vae, folder / "vae")
+    save_clip_text(net.text_encoder, folder / "text_encoder")
+    tokenizer.save(folder / "tokenizer")
+    start, end = tokenizer.special[:2]
+    special = {"bos_token": start, "eos_token": end, "unk_token": end, "pad_token": tokenizer.pad}
+    about = special | {"tokenizer_class": "CLIPTokenizer", "model_max_length": tokenizer.length}
+    write_json(folder / "tokenizer" / "tokenizer_config.json", about)
+    write_json(folder / "tokenizer" / "special_tokens_map.json", special)
     (folder / "scheduler").mkdir(exist_ok=True)
+    write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
     index = {
         "_class_name": KNOWN[0],
-        "_guidance_scale": parts.scale,  # ours: diffusers ignores names with an underscore in front
-        "_draws": parts.name,
+        "_guidance_scale": config.scale,  # ours: diffusers ignores names with an underscore in front
+        "_draws": config.name,
         "unet": ["diffusers", "UNet2DConditionModel"],
         "vae": ["diffusers", "AutoencoderKL"],
         "text_encoder": ["transformers", "CLIPTextModel"],
         "tokenizer": ["transformers", "CLIPTokenizer"],
-        "scheduler": ["diffusers", parts.timing.config["_class_name"]],
+        "scheduler": ["diffusers", scheduler["_class_name"]],
         "safety_checker": [None, None],
         "feature_extractor": [None, None],
         "requires_safety_checker": False,
     }
-    for name, fields in {
-        "tokenizer/tokenizer_config.json": about,
-        "tokenizer/special_tokens_map.json": special,
-        "scheduler/scheduler_config.json": parts.timing.config,
-        INDEX: index,  # last: a folder that has it is whole
-    }.items():
-        write(folder / name, json.dumps(fields, indent=2) + "\n")
+    write_json(folder / INDEX, index)  # last: a folder that has it is whole
 
 
 def pad_of(folder: Path) -> str | None:
-    """With which piece a checkpoint's tokenizer fills up short texts: Stable Diffusion 2.x has "!"; None for its own end."""
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):  # the first that says it is right
-        path = folder / name
+    """The piece with which a tokenizer fills up short texts: Stable Diffusion 2.x has "!"; None for its own end."""
+    for path in (folder / name for name in TOKENIZER[1:]):  # the first that says it is right
         pad = read_json(path, "a tokenizer").get("pad_token") if path.is_file() else None
         if pad is not None:
             return pad["content"] if isinstance(pad, dict) else pad

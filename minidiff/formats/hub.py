@@ -2,13 +2,24 @@
 
 import hashlib
 import logging
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from minidiff.registry import UserError
+from minidiff.registry import UserError, choose
 
 
 class NotThere(UserError):
     """A file that a repository does not have."""
+
+
+def find(name: str, shipped: Mapping[str, Path], kind: str, hint: str, fetch: Callable[[str], Path]) -> Path:
+    """The folder of a path, of an id, owner/name, that is fetched if need be, or of a shipped one."""
+    if name and Path(name).is_dir():
+        return Path(name)
+    owner, _, repo = name.partition("/")
+    if owner and repo and "/" not in repo and not owner.startswith((".", "~")) and not Path(owner).is_dir():
+        return fetch(name)
+    return choose(name, shipped, kind, hint)
 
 
 def fetched(repo: str, file: str) -> Path:
@@ -25,10 +36,8 @@ def fetched(repo: str, file: str) -> Path:
     try:
         path = Path(hf_hub_download(repo, file))
     except LocalEntryNotFoundError:  # neither here nor reachable
-        raise OSError(
-            f"cannot fetch {file} of {repo} (no network, or huggingface.co does not answer): try again, or name a folder"
-            " that holds its files"
-        ) from None
+        why = f"cannot fetch {file} of {repo} (no network, or huggingface.co does not answer)"
+        raise OSError(f"{why}: try again, or name a folder that holds its files") from None
     except HFValidationError:
         raise UserError(f"{repo!r} is neither a folder nor an id on huggingface.co") from None
     except HfHubHTTPError as error:

@@ -35,6 +35,5 @@ class ModelConfig:
 def named_timing(config: ModelConfig) -> Timing:
     """The schedule, prediction and times that a config names; the same times for every sampler."""
     schedule = choose(config.schedule, SCHEDULES, "schedule")()
-    grid = choose(config.grid, GRIDS, "grid")
-    prediction = choose(config.prediction, PREDICTIONS, "prediction")
+    grid, prediction = choose(config.grid, GRIDS, "grid"), choose(config.prediction, PREDICTIONS, "prediction")
     return Timing(schedule, prediction, lambda steps, sampler: grid(steps, schedule))

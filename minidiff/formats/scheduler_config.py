@@ -1,4 +1,4 @@
-"""Which noise levels a model was trained on and at which times it is sampled: Timing, and diffusers' scheduler_config.json.
+"""The noise levels a model was trained on and the times it is sampled at: Timing, and diffusers' scheduler_config.json.
 
 A small model names its schedule, prediction and grid in its model.json. A folder in diffusers' layout has a scheduler's
 config instead, and what that means is known here alone. There the times also depend on the sampler: each of diffusers'
@@ -12,23 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from minidiff.diffusion import (
-    DEFAULT_SAMPLER,
-    EPS,
-    FLOW,
-    GRIDS,
-    IN_DIFFUSERS,
-    X0,
-    InDiffusers,
-    Prediction,
-    Schedule,
-    V,
-    flow,
-    linear,
-    scaled_linear,
-    table,
-    zero_terminal_snr,
-)
+from minidiff.diffusion.grids import GRIDS
+from minidiff.diffusion.predictions import EPS, FLOW, X0, Prediction, V
+from minidiff.diffusion.samplers import DEFAULT_SAMPLER, IN_DIFFUSERS, InDiffusers
+from minidiff.diffusion.schedules import SCHEDULES, Schedule, table, zero_terminal_snr
 from minidiff.registry import UserError
 
 
@@ -43,30 +30,25 @@ class Timing:
     config: dict | None = None  # the scheduler's config that said so
 
 
-# What diffusers writes into scheduler_config.json -------------------------------------------
-
+# what diffusers writes into scheduler_config.json
 PREDICTED = {"epsilon": EPS, "v_prediction": V, "sample": X0, "flow_prediction": FLOW}
-
-
-def known() -> list[str]:
-    """The scheduler classes whose configs are read: for their betas, prediction and spacing, whatever samples here."""
-    others = "EulerAncestralDiscreteScheduler", "LMSDiscreteScheduler", "PNDMScheduler", "UniPCMultistepScheduler"
-    return sorted({like.scheduler for like in IN_DIFFUSERS.values()}.union(others))
+TABLES = {"linear": (1e-4, 0.02), "scaled_linear": (0.00085, 0.012)}  # beta's first and last, of `SCHEDULES`
+# schedulers whose configs are read for their betas, prediction and spacing, whatever samples here
+OTHERS = {"EulerAncestralDiscreteScheduler", "LMSDiscreteScheduler", "PNDMScheduler"}
 
 
 def timing_of(config: dict, where: str = "the scheduler's config") -> Timing:
-    """What a scheduler's config of diffusers means. Raises UserError for one that means something else; where: its name."""
+    """What a scheduler's config of diffusers means. where: its name. Raises UserError for what is not known here."""
     kind, predicted = config.get("_class_name"), config.get("prediction_type", "epsilon")
-    if kind not in known():
-        raise UserError(f"{where}: minidiff does not know {kind}; it knows {', '.join(known())}")
+    if kind not in (known := OTHERS.union(like.scheduler for like in IN_DIFFUSERS.values())):
+        raise UserError(f"{where}: minidiff does not know {kind}; it knows {', '.join(sorted(known))}")
     if predicted not in PREDICTED:
         raise UserError(f"{where}: unknown prediction_type {predicted!r}; there is {', '.join(PREDICTED)}")
     n, prediction = config.get("num_train_timesteps", 1000), PREDICTED[predicted]
     if config.get("use_flow_sigmas"):
         if config.get("flow_shift", 1.0) != 1 or prediction is not FLOW:
             raise UserError(f"{where}: of the flows, minidiff knows flow_prediction with flow_shift 1 alone")
-        # diffusers tells the network whole times
-        schedule = replace(flow(), net_time=lambda t: (n * t).trunc())
+        schedule = replace(SCHEDULES["flow"](), net_time=lambda t: (n * t).trunc())  # diffusers tells it whole times
         return Timing(schedule, prediction, lambda steps, sampler: _flow_times(steps, n), config=config)
     if prediction is FLOW:
         raise UserError(f"{where}: flow_prediction needs use_flow_sigmas")
@@ -79,9 +61,8 @@ def timing_of(config: dict, where: str = "the scheduler's config") -> Timing:
         if config.get("use_karras_sigmas"):
             return GRIDS["karras"](steps, schedule)
         like = IN_DIFFUSERS.get(sampler, InDiffusers())
-        grid, how = spacing or like.spacing, {}
-        if grid != "trailing":
-            how["spare"] = like.spare
+        grid = spacing or like.spacing
+        how = {} if grid == "trailing" else {"spare": like.spare}
         if grid == "leading":
             how["offset"] = 1  # whatever the config says: the pipelines of diffusers set it to 1
         if grid != "linspace" and like.ends_at_first:
@@ -97,14 +78,13 @@ def timing_of(config: dict, where: str = "the scheduler's config") -> Timing:
 
 def _betas(config: dict, n: int, where: str) -> Schedule:
     first, last, kind = (config.get(f"beta_{name}") for name in ("start", "end", "schedule"))
-    first, last = 1e-4 if first is None else first, 0.02 if last is None else last
-    tables = {"linear": linear, "scaled_linear": scaled_linear}
+    kind = kind or "linear"
     if config.get("trained_betas") is not None:
         schedule = table(torch.cumprod(1 - torch.tensor(config["trained_betas"], dtype=torch.float64), dim=0).sqrt())
-    elif (kind or "linear") in tables:
-        schedule = tables[kind or "linear"](n, first, last)
+    elif kind in TABLES:
+        schedule = SCHEDULES[kind](n, 1e-4 if first is None else first, 0.02 if last is None else last)
     else:
-        raise UserError(f"{where}: unknown beta_schedule {kind!r}; there is {', '.join(tables)}")
+        raise UserError(f"{where}: unknown beta_schedule {kind!r}; there is {', '.join(TABLES)}")
     return zero_terminal_snr(schedule) if config.get("rescale_betas_zero_snr") else schedule
 
 
@@ -120,13 +100,12 @@ def scheduler_config(schedule: str, prediction: str) -> dict:
 
     Raises UserError where diffusers has no word for it.
     """
-    tables = {"linear": (1e-4, 0.02), "scaled_linear": (0.00085, 0.012)}
     words = {pred.name: word for word, pred in PREDICTED.items()}
     if (schedule, prediction) == ("flow", "flow"):
         how = {"use_flow_sigmas": True, "flow_shift": 1.0, "steps_offset": 1}
-    elif schedule in tables and prediction != "flow":
-        how = dict(zip(("beta_start", "beta_end"), tables[schedule], strict=True))
-        how |= {"beta_schedule": schedule, "timestep_spacing": "trailing", "steps_offset": 1}
+    elif schedule in TABLES and prediction != "flow":
+        how = dict(zip(("beta_start", "beta_end"), TABLES[schedule], strict=True)) | {"beta_schedule": schedule}
+        how |= {"timestep_spacing": "trailing", "steps_offset": 1}
     else:
         raise UserError(f"diffusers has no scheduler for {prediction}-prediction on the {schedule} schedule")
     how |= {"prediction_type": words[prediction], "num_train_timesteps": 1000}

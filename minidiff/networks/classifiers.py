@@ -12,13 +12,7 @@ class Judge(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.conv = nn.Sequential(
-            _convolve(1, 16),
-            _convolve(16, 32, stride=2),  # 28 -> 14
-            _convolve(32, 32),
-            _convolve(32, 64, stride=2),  # 14 -> 7
-            _convolve(64, 64),
-        )
+        self.conv = _convolutions(1, (16, 1), (32, 2), (32, 1), (64, 2), (64, 1))  # 28 -> 14 -> 7
         self.squeeze = nn.Linear(64 * 7 * 7, 64)
         self.classify = nn.Linear(64, 10)
 
@@ -37,14 +31,8 @@ class StyleJudge(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.conv = nn.Sequential(
-            _convolve(3, 32, stride=2),  # 64 -> 32
-            _convolve(32, 48),
-            _convolve(48, 48, stride=2),  # 32 -> 16
-            _convolve(48, 64),
-            _convolve(64, 64, stride=2),  # 16 -> 8
-            _convolve(64, 64),
-        )
+        # 64 -> 32 -> 16 -> 8
+        self.conv = _convolutions(3, (32, 2), (48, 1), (48, 2), (64, 1), (64, 2), (64, 1))
         self.classify = nn.Linear(2 * 64, 3)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -77,12 +65,14 @@ class NoisyClassifier(nn.Module):
         return self.classify(F.silu(self.norm(x)).flatten(1))  # (B, 10)
 
 
-def _convolve(before: int, width: int, stride: int = 1) -> nn.Module:
-    return nn.Sequential(nn.Conv2d(before, width, 3, stride, padding=1), nn.BatchNorm2d(width), nn.ReLU())
+def _convolutions(before: int, *layers: tuple[int, int]) -> nn.Sequential:
+    """layers: width and stride of each."""
+    convolutions = nn.Sequential()
+    for width, stride in layers:
+        convolution = nn.Conv2d(before, width, 3, stride, padding=1)
+        convolutions.append(nn.Sequential(convolution, nn.BatchNorm2d(width), nn.ReLU()))
+        before = width
+    return convolutions
 
 
-CLASSIFIERS: dict[str, type[nn.Module]] = {
-    "judge": Judge,
-    "style_judge": StyleJudge,
-    "noisy_classifier": NoisyClassifier,
-}
+CLASSIFIERS = {"judge": Judge, "style_judge": StyleJudge, "noisy_classifier": NoisyClassifier}

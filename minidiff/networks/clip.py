@@ -6,7 +6,7 @@ those of ViT-L/14, whose text encoder is the one in Stable Diffusion 1.x.
 """
 
 import math
-from collections.abc import Callable
+from collections import OrderedDict
 from dataclasses import dataclass
 
 import torch
@@ -112,7 +112,7 @@ class CLIPText(nn.Module):
         super().__init__()
         self.config = config
         self.embeddings = TextEmbeddings(config)
-        self.encoder = Encoder(config, causal=True)
+        self.encoder = _encoder(config, causal=True)
         self.final_layer_norm = nn.LayerNorm(config.width, eps=1e-5)
 
     def forward(self, ids: Tensor) -> Tensor:
@@ -148,7 +148,7 @@ class CLIPVision(nn.Module):
         self.config = config
         self.embeddings = VisionEmbeddings(config)
         self.pre_layrnorm = nn.LayerNorm(config.width, eps=1e-5)  # misspelt in transformers, so here
-        self.encoder = Encoder(config, causal=False)
+        self.encoder = _encoder(config, causal=False)
         self.post_layernorm = nn.LayerNorm(config.width, eps=1e-5)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -178,17 +178,10 @@ class VisionEmbeddings(nn.Module):
         return torch.cat([whole, patches], dim=1) + self.position_embedding.weight
 
 
-class Encoder(nn.Module):
+def _encoder(config: CLIPTextConfig | CLIPVisionConfig, causal: bool) -> nn.Sequential:
     """The layers in turn, (B, N, D) -> (B, N, D). causal: a token does not attend to later ones."""
-
-    def __init__(self, config: CLIPTextConfig | CLIPVisionConfig, causal: bool):
-        super().__init__()
-        self.layers = nn.ModuleList(Layer(config, causal) for _ in range(config.layers))
-
-    def forward(self, x: Tensor) -> Tensor:
-        for layer in self.layers:
-            x = layer(x)
-        return x
+    layers = nn.Sequential(*(Layer(config, causal) for _ in range(config.layers)))
+    return nn.Sequential(OrderedDict(layers=layers))
 
 
 class Layer(nn.Module):
@@ -199,11 +192,15 @@ class Layer(nn.Module):
         self.layer_norm1 = nn.LayerNorm(config.width, eps=1e-5)
         self.self_attn = SelfAttention(config.width, config.heads, causal)
         self.layer_norm2 = nn.LayerNorm(config.width, eps=1e-5)
-        self.mlp = MLP(config.width, ACTIVATIONS[config.activation])
+        self.mlp = nn.ModuleDict(
+            {"fc1": nn.Linear(config.width, 4 * config.width), "fc2": nn.Linear(4 * config.width, config.width)}
+        )
+        self.activation = ACTIVATIONS[config.activation]
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.self_attn(self.layer_norm1(x))
-        return x + self.mlp(self.layer_norm2(x))
+        hidden = self.activation(self.mlp["fc1"](self.layer_norm2(x)))  # (B, N, 4 D)
+        return x + self.mlp["fc2"](hidden)
 
 
 class SelfAttention(nn.Module):
@@ -217,17 +214,6 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.out_proj(attend(self.q_proj(x), self.k_proj(x), self.v_proj(x), self.heads, self.causal))
-
-
-class MLP(nn.Module):
-    def __init__(self, width: int, activation: Callable[[Tensor], Tensor]):
-        super().__init__()
-        self.fc1 = nn.Linear(width, 4 * width)
-        self.fc2 = nn.Linear(4 * width, width)
-        self.activation = activation
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.activation(self.fc1(x)))
 
 
 def _embedding(count: int, width: int, std: float) -> nn.Embedding:

@@ -4,6 +4,7 @@ Parameter names are those of diffusers' AutoencoderKL and the defaults those of 
 Welling 2014; Rombach et al. 2022, section 3.1.
 """
 
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -61,8 +62,8 @@ class VAE(nn.Module):
     def __init__(self, config: VAEConfig = VAEConfig()):
         super().__init__()
         self.config, self.factor = config, config.factor
-        self.encoder = Encoder(config)
-        self.decoder = Decoder(config)
+        self.encoder = _encoder(config)
+        self.decoder = _decoder(config)
         self.quant_conv = nn.Conv2d(2 * config.latent_channels, 2 * config.latent_channels, 1)
         self.post_quant_conv = nn.Conv2d(config.latent_channels, config.latent_channels, 1)
 
@@ -78,9 +79,8 @@ class VAE(nn.Module):
         mean, log_variance = moments.chunk(2, dim=1)
         return Posterior(mean, log_variance.clamp(-30, 20))
 
-    def encode(
-        self, x: Tensor, noise: Tensor | None = None, *, tile: int | None = None, sliced: bool = False
-    ) -> Tensor:
+    def encode(self, x: Tensor, noise: Tensor | None = None, *,
+               tile: int | None = None, sliced: bool = False) -> Tensor:  # fmt: skip
         """Scaled latents: the posterior's sample with this noise, or its mean.
 
         tile: pixels of a side; a large image is encoded in squares that overlap by a quarter and are blended.
@@ -106,51 +106,46 @@ class VAE(nn.Module):
         return self.decoder(self.post_quant_conv(z.to(self.post_quant_conv.weight.dtype)))  # (B, C, H, W)
 
 
-class Encoder(nn.Module):
-    def __init__(self, config: VAEConfig):
-        super().__init__()
-        channels, last = config.channels, config.channels[-1]
-        self.conv_in = nn.Conv2d(config.in_channels, channels[0], 3, padding=1)
-        self.down_blocks = _levels(DownBlock, channels, config)
-        self.mid_block = MidBlock(last, config)
-        self.conv_norm_out = _norm(last, config)
-        self.conv_out = nn.Conv2d(last, 2 * config.latent_channels, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.conv_in(x.to(self.conv_in.weight.dtype))  # (B, c, H, W)
-        for block in self.down_blocks:
-            x = block(x)
-        x = self.mid_block(x)
-        return self.conv_out(F.silu(self.conv_norm_out(x)))  # (B, 2 c, h, w)
+def _encoder(config: VAEConfig) -> nn.Sequential:
+    """(B, C, H, W) -> (B, 2 c, h, w), the posterior's moments."""
+    channels, last = config.channels, config.channels[-1]
+    return nn.Sequential(
+        OrderedDict(
+            conv_in=nn.Conv2d(config.in_channels, channels[0], 3, padding=1),
+            down_blocks=_levels(channels, config.layers, config, downsamplers=Downsample),
+            mid_block=MidBlock(last, config),
+            conv_norm_out=_norm(last, config),
+            act=nn.SiLU(),
+            conv_out=nn.Conv2d(last, 2 * config.latent_channels, 3, padding=1),
+        )
+    )
 
 
-class Decoder(nn.Module):
-    def __init__(self, config: VAEConfig):
-        super().__init__()
-        channels = config.channels[::-1]
-        self.conv_in = nn.Conv2d(config.latent_channels, channels[0], 3, padding=1)
-        self.mid_block = MidBlock(channels[0], config)
-        self.up_blocks = _levels(UpBlock, channels, config)
-        self.conv_norm_out = _norm(channels[-1], config)
-        self.conv_out = nn.Conv2d(channels[-1], config.in_channels, 3, padding=1)
-
-    def forward(self, z: Tensor) -> Tensor:
-        x = self.mid_block(self.conv_in(z))  # (B, c, h, w)
-        for block in self.up_blocks:
-            x = block(x)
-        return self.conv_out(F.silu(self.conv_norm_out(x)))  # (B, C, H, W)
+def _decoder(config: VAEConfig) -> nn.Sequential:
+    """(B, c, h, w) -> (B, C, H, W)."""
+    channels = config.channels[::-1]
+    return nn.Sequential(
+        OrderedDict(
+            conv_in=nn.Conv2d(config.latent_channels, channels[0], 3, padding=1),
+            mid_block=MidBlock(channels[0], config),
+            up_blocks=_levels(channels, config.layers + 1, config, upsamplers=Double),
+            conv_norm_out=_norm(channels[-1], config),
+            act=nn.SiLU(),
+            conv_out=nn.Conv2d(channels[-1], config.in_channels, 3, padding=1),
+        )
+    )
 
 
-class DownBlock(nn.Module):
-    def __init__(self, before: int, width: int, config: VAEConfig, last: bool):
-        super().__init__()
-        self.resnets = nn.ModuleList(ResBlock(w, width, config) for w in [before] + [width] * (config.layers - 1))
-        self.downsamplers = nn.ModuleList([] if last else [Downsample(width)])
-
-    def forward(self, x: Tensor) -> Tensor:
-        for part in (*self.resnets, *self.downsamplers):
-            x = part(x)
-        return x
+def _levels(channels: tuple[int, ...], layers: int, config: VAEConfig, **resample: type[nn.Module]) -> nn.Sequential:
+    """Levels of ResBlocks, each but the last with what changes its size, under that one's name."""
+    levels, before = nn.Sequential(), channels[0]
+    ((name, sampler),) = resample.items()
+    for level, width in enumerate(channels):
+        resnets = [ResBlock(w, width, config) for w in [before] + [width] * (layers - 1)]
+        samplers = [sampler(width)] if level < len(channels) - 1 else []
+        levels.append(nn.Sequential(OrderedDict({"resnets": nn.Sequential(*resnets), name: nn.Sequential(*samplers)})))
+        before = width
+    return levels
 
 
 class MidBlock(nn.Module):
@@ -161,20 +156,6 @@ class MidBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.resnets[1](self.attentions[0](self.resnets[0](x)))
-
-
-class UpBlock(nn.Module):
-    def __init__(self, before: int, width: int, config: VAEConfig, last: bool):
-        super().__init__()
-        self.resnets = nn.ModuleList(ResBlock(w, width, config) for w in [before] + [width] * config.layers)
-        self.upsamplers = nn.ModuleList([] if last else [Upsample(width)])
-
-    def forward(self, x: Tensor) -> Tensor:
-        for resnet in self.resnets:
-            x = resnet(x)
-        for upsample in self.upsamplers:
-            x = upsample(x, size=(2 * x.shape[2], 2 * x.shape[3]))
-        return x
 
 
 class ResBlock(nn.Module):
@@ -220,10 +201,9 @@ class Downsample(nn.Module):
         return self.conv(F.pad(x, (0, 1, 0, 1)))  # on the right and below only, as Stable Diffusion was trained
 
 
-def _levels(block: type[DownBlock] | type[UpBlock], channels: tuple[int, ...], config: VAEConfig) -> nn.ModuleList:
-    before = (channels[0], *channels[:-1])
-    lasts = [False] * (len(channels) - 1) + [True]
-    return nn.ModuleList(block(b, c, config, last) for b, c, last in zip(before, channels, lasts, strict=True))
+class Double(Upsample):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x, size=(2 * x.shape[2], 2 * x.shape[3]))
 
 
 def _norm(width: int, config: VAEConfig) -> nn.GroupNorm:

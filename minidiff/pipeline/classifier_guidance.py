@@ -20,10 +20,9 @@ LogP = Callable[[Tensor, Tensor, Tensor], Tensor]  # (x, t, x0_hat) -> (B,)
 
 
 def classifier_log_p(classifier: Callable, labels: Tensor, net_time: Callable[[Tensor], Tensor]) -> LogP:
-    """log p(label | x_t), as a classifier of noisy pictures sees it. Dhariwal and Nichol 2021, section 4.
+    """log p(label | x_t), by a classifier of noisy images. Dhariwal and Nichol 2021, section 4.
 
-    classifier: (x (B, ...), time (B,)) -> logits (B, K). labels: (B,), what each picture should show. net_time: the
-    schedule's, what the classifier is told at t.
+    classifier: (x (B, ...), time (B,)) -> logits (B, K). labels: (B,), one an image. net_time: the schedule's.
     """
 
     def log_p(x: Tensor, t: Tensor | float, x0_hat: Tensor) -> Tensor:
@@ -34,11 +33,11 @@ def classifier_log_p(classifier: Callable, labels: Tensor, net_time: Callable[[T
 
 
 def clip_log_p(clip: CLIP, text: Tensor, decode: Callable[[Tensor], Tensor]) -> LogP:
-    """How well x0_hat fits its text, as a CLIP of clean pictures sees it: exp(logit_scale) times the cosine.
+    """How well x0_hat fits its text, by a CLIP of clean images: exp(logit_scale) times the cosine.
 
-    text: ids (B, L), one text a picture. decode: x0_hat -> pictures (B, 3, H, W) in [-1, 1], with gradients. But for a
-    constant of each picture it is CLIP's log p(text | picture). That x0_hat, a mean of many pictures, stands in for
-    all of them is the approximation of Chung et al. 2022 (DPS); the gradient flows back through the denoiser.
+    text: ids (B, L), one text an image. decode: x0_hat -> images (B, 3, H, W) in [-1, 1], with gradients. But for a
+    constant of each image it is CLIP's log p(text | image). That x0_hat, a mean of many images, stands in for all of
+    them is the approximation of Chung et al. 2022 (DPS); the gradient flows back through the denoiser.
     """
     with torch.no_grad():
         wanted = clip.logit_scale.exp() * clip.embed_text(text)  # (B, E)

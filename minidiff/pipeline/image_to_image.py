@@ -19,10 +19,7 @@ from minidiff.registry import UserError
 
 
 def remaining(times: Tensor, strength: float) -> Tensor:
-    """The times (n + 1,) that remain to be visited: those of the last int(n * strength) steps.
-
-    strength: 1 visits all. Raises UserError outside 0 to 1, and where no step is left.
-    """
+    """The times of the last int(n * strength) of n steps. Raises UserError outside 0 to 1, or if no step is left."""
     if not (math.isfinite(strength) and 0 <= strength <= 1):
         raise UserError(f"strength must lie between 0 and 1, got {strength}")
     steps = len(times) - 1
@@ -31,13 +28,12 @@ def remaining(times: Tensor, strength: float) -> Tensor:
     return times[steps - int(steps * strength) :]
 
 
-def keep(
-    known: Tensor, mask: Tensor, noise: Tensor, schedule: Schedule, end: Tensor | float = 0.0
-) -> Callable[[Tensor, Tensor], Tensor]:
-    """What a sampler does after each step: the known part again, noised to the time it reached, by the same noise always.
+def keep(known: Tensor, mask: Tensor, noise: Tensor, schedule: Schedule,
+         end: Tensor | float = 0.0) -> Callable[[Tensor, Tensor], Tensor]:  # fmt: skip
+    """What a sampler does after each step: puts back the known part, with this noise at the time it reached.
 
-    known, noise: (B, c, h, w). mask: (1 or B, 1, h, w), 1 where a new picture is drawn, 0 where the known one stays.
-    end: the walk's last time, after which the known part is clean.
+    known, noise: (B, c, h, w). mask: (1 or B, 1, h, w), 1 where a new image is generated, 0 where the known one stays.
+    end: the last time, after which the known part is clean.
     """
 
     def after(x: Tensor, t: Tensor) -> Tensor:
@@ -46,20 +42,18 @@ def keep(
     return after
 
 
-def fitted(
-    init: Image.Image, mask: Image.Image | None, side: int, factor: int
-) -> tuple[Image.Image, Image.Image | None]:
-    """A picture, and its mask if there is one, at the size of a model's pictures.
+def fitted(init: Image.Image, mask: Image.Image | None, side: int,
+           factor: int) -> tuple[Image.Image, Image.Image | None]:  # fmt: skip
+    """An image, and its mask if there is one, at the size of a model's images.
 
-    The shorter side becomes `side` pixels, the longer one is rounded down to a multiple of `factor`. Raises UserError
-    for a side that is none, and for a mask of another size than the picture's.
+    The shorter side becomes `side`, the longer one is rounded down to a multiple of `factor`. Raises UserError for a
+    side that is none, and for a mask of another size.
     """
     if side < 1 or side % factor:
         raise UserError(f"size must be a multiple of {factor}, got {side}x{side}")
     if mask:
         _check_size(mask, (init.height, init.width))
-    large = side / min(init.size)
-    width, height = (int(length * large + 1e-6) // factor * factor for length in init.size)
+    width, height = (int(length * (side / min(init.size)) + 1e-6) // factor * factor for length in init.size)
     size = (width, height)
     return init.resize(size, Image.Resampling.LANCZOS), mask and mask.resize(size, Image.Resampling.NEAREST)
 
@@ -73,30 +67,23 @@ def from_pil(picture: Image.Image, channels: int = 3) -> Tensor:
 def mask_from_pil(mask: Image.Image, size: tuple[int, int], places: tuple[int, int]) -> Tensor:
     """A mask on the latents' grid, (1, 1, h, w) of 0 and 1: 1 where it is white.
 
-    size: height and width of the picture, which the mask must have too. places: those of the latents. A latent takes what
-    its upper left pixel says, as in diffusers. Raises UserError for another size.
+    size: (height, width) of the image, which the mask must have too, or a UserError. places: those of the latents. A
+    latent pixel takes what its upper left pixel says, as in diffusers.
     """
     _check_size(mask, size)
-    white = (from_pil(mask, 1) >= 0).float()
-    return F.interpolate(white, size=places)
+    return F.interpolate((from_pil(mask, 1) >= 0).float(), size=places)
 
 
 def _check_size(mask: Image.Image, size: tuple[int, int]) -> None:
-    """size: height and width of the mask's picture. Raises UserError for a mask of another size."""
     if (mask.height, mask.width) != size:
         raise UserError(f"the mask is {mask.height}x{mask.width}, and the picture {size[0]}x{size[1]}")
 
 
-def prepared(
-    init: Image.Image | Tensor,
-    mask: Image.Image | Tensor | None,
-    channels: int,
-    factor: int,
-    encode: Callable[[Tensor], Tensor],
-) -> tuple[Tensor, Tensor | None]:
-    """A picture to begin from as latents (1 or B, c, h, w), and the mask on their grid, (1 or B, 1, h, w) or None.
+def prepared(init: Image.Image | Tensor, mask: Image.Image | Tensor | None, channels: int, factor: int,
+             encode: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+    """An image to begin from as latents (1 or B, c, h, w), and the mask on their grid, (1 or B, 1, h, w) or None.
 
-    channels, factor: of the model's pictures, and how many pixels a latent is wide. encode: pictures -> latents.
+    channels: of the model's images. factor: how many pixels a latent pixel is wide. encode: images -> latents.
     """
     if isinstance(init, Image.Image):
         if init.width % factor or init.height % factor:

@@ -40,28 +40,23 @@ class Options:
     size: int | tuple[int, int] | None = None  # pixels of a side, or (height, width); None: the model's own
     init: Image.Image | Tensor | None = None  # an image to start from, or latents (1 or B, C, h, w)
     strength: float = 0.8  # 0 to 1: the fraction of the steps that is taken from there
-    mask: Image.Image | Tensor | None = (
-        None  # where to draw anew: white in an image of init's size, or 1 in (1, 1, h, w)
-    )
+    mask: Image.Image | Tensor | None = None  # white where to draw anew, of init's size; or 1 there, (1, 1, h, w)
 
     def __post_init__(self):
         low, high = self.interval
         needs = [
-            ("steps", self.steps >= 1, "at least 1"),
-            ("scale", self.scale is None or math.isfinite(self.scale), "a finite number"),
-            ("rescale", 0 <= self.rescale <= 1, "between 0 and 1"),
-            ("interval", 0 <= low <= high <= 1, "two times, 0 <= low <= high <= 1"),
-            ("seed", 0 <= self.seed < 2**32, f"between 0 and {2**32 - 1}"),
+            ("steps", self.steps >= 1, "be at least 1"),
+            ("scale", self.scale is None or math.isfinite(self.scale), "be a finite number"),
+            ("rescale", 0 <= self.rescale <= 1, "lie between 0 and 1"),
+            ("interval", 0 <= low <= high <= 1, "be two times, 0 <= low <= high <= 1"),
+            ("seed", 0 <= self.seed < 2**32, f"lie between 0 and {2**32 - 1}"),
         ]
         for name, holds, need in needs:
             if not holds:
-                raise UserError(f"{name} must be {need}, got {getattr(self, name)}")
-        for name, known, kind in (
-            (self.sampler, SAMPLERS, "sampler"),
-            (self.guidance, GUIDANCES, "guidance"),
-            (self.grid or "uniform", GRIDS, "grid"),
-        ):
-            choose(name, known, kind)
+                raise UserError(f"{name} must {need}, got {getattr(self, name)}")
+        for kind, known in (("sampler", SAMPLERS), ("guidance", GUIDANCES), ("grid", GRIDS)):
+            if (name := getattr(self, kind)) is not None:
+                choose(name, known, kind)
         if self.init is None and self.mask is not None:
             raise UserError("a mask says what to keep of an image to start from: give one, init")
         if self.init is not None and self.size is not None:

@@ -123,7 +123,7 @@ class TextToImage:
 
     @torch.no_grad()
     def encode_negative(self, negative: str | list[str] | None, n: int) -> Tensor:
-        """Context tokens of what the pictures should not be, (1 or n, L, D); None is the null context."""
+        """Context tokens of what the images should not be, (1 or n, L, D); None is the null context."""
         if negative is None:
             return self.net.text_encoder(self.null[None].to(self.device))
         negative = [negative] if isinstance(negative, str) else list(negative)
@@ -147,7 +147,7 @@ class TextToImage:
 
     @torch.no_grad()
     def to_latents(self, pictures: Tensor, noise: Tensor | None = None) -> Tensor:
-        """What the UNet learns from: pictures (B, C, H, W) in [-1, 1], by way of the VAE if there is one, folded.
+        """What the UNet learns from: images (B, C, H, W) in [-1, 1], by way of the VAE if there is one, folded.
 
         noise: standard normal, of the latents' shape, for a sample of the VAE's posterior; None for its mean.
         """

@@ -16,14 +16,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from minidiff.registry import UserError
 
-PATIENCE = timedelta(minutes=10)  # how long a process waits for the others before it gives up
-
 
 def join(device: torch.device) -> torch.device:
-    """Meet the other processes of this torchrun; the device of this one: of several GPUs, each process has its own.
-
-    Without torchrun the same device. Raises UserError where there are more processes than GPUs.
-    """
+    """Meet the other processes of this torchrun; the device of this one: of several GPUs, each process has its own."""
     if not dist.is_torchelastic_launched() or dist.is_initialized():
         return device
     local, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
@@ -36,7 +31,8 @@ def join(device: torch.device) -> torch.device:
         torch.cuda.set_device(device)
     elif device.type != "cpu":
         raise UserError(f"several processes can train on cuda or cpu, not on {device}")
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    # a process waits ten minutes for the others before it gives up
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=timedelta(minutes=10))
     return device
 
 
@@ -98,10 +94,10 @@ def any_of(flag: bool) -> bool:
 
 def of_first(number: int) -> int:
     """The first process's number. All must call it."""
+    told = torch.tensor(number)
     if size() > 1:
-        dist.broadcast(told := torch.tensor(number), src=0)
-        return int(told)
-    return number
+        dist.broadcast(told, src=0)
+    return int(told)
 
 
 @contextmanager

@@ -1,7 +1,4 @@
-"""The one optimisation loop: AdamW, warm-up and cosine decay, gradient clipping, averaged weights, checkpoints.
-
-A diffusion model, a CLIP, a VAE and a classifier differ in their loss alone, and that is given.
-"""
+"""The one optimisation loop, for any loss: AdamW, warm-up and decay, gradient clipping, averaged weights, checkpoints."""
 
 import copy
 import math
@@ -60,10 +57,7 @@ class Progress(NamedTuple, Generic[Net]):
 
 
 class EMA(Generic[Net]):
-    """An exponential moving average of a network's weights, for sampling and evaluation.
-
-    It follows faster in the first steps, so that the random initial weights are soon forgotten.
-    """
+    """An exponential moving average of a network's weights; faster at first, so that random ones are soon forgotten."""
 
     def __init__(self, net: Net, decay: float):
         self.net = copy.deepcopy(net).eval().requires_grad_(False)
@@ -80,16 +74,10 @@ class EMA(Generic[Net]):
 
 
 def optimise(
-    net: Net,
-    batches: Iterable[Any],
-    examples: Callable[[Any, Generator], tuple[Tensor | None, ...]],
-    loss: Callable[..., Tensor],
-    config: OptimConfig,
-    *,
-    folder: Path | None = None,
-    about: dict[str, Any] | None = None,
+    net: Net, batches: Iterable[Any], examples: Callable[[Any, Generator], tuple[Tensor | None, ...]],
+    loss: Callable[..., Tensor], config: OptimConfig, *, folder: Path | None = None, about: dict | None = None,
     after: Callable[[], Any] = lambda: None,
-) -> Iterator[Progress[Net]]:
+) -> Iterator[Progress[Net]]:  # fmt: skip
     """Train `net` in place, on the device it is on; yields after every step.
 
     batches: from the first step on, the same at every call. examples(batch, generator): what the loss takes, each
@@ -103,16 +91,17 @@ def optimise(
     mode = "reduce-overhead" if config.graphs else None
     ask = together(cast(nn.Module, torch.compile(net, mode=mode)) if config.compile else net)
     ema = EMA(net, config.ema)
-    fused = config.fused or None  # False would mean one parameter after the other, the slowest of PyTorch's three ways
-    how = {"betas": config.betas, "weight_decay": config.weight_decay, "fused": fused}
-    optimizer = torch.optim.AdamW(net.parameters(), lr=config.lr, **how)
+    nets = nn.ModuleDict({"net": net, "ema": ema.net})
+    how = {"weight_decay": config.weight_decay, "fused": config.fused or None}  # False: PyTorch's slowest of three ways
+    optimizer = torch.optim.AdamW(net.parameters(), config.lr, config.betas, **how)
     about = {"seed": config.seed} | (about or {})
-    done = restore(folder, net, ema.net, optimizer, about) if folder else 0
+    done = restore(folder, nets, optimizer, about) if folder else 0
     net.train()
     try:
         for batch in islice(batches, done, config.steps):
+            warm, decay = min(1.0, (done + 1) / config.warmup), 1 + math.cos(math.pi * done / config.steps)
             for group in optimizer.param_groups:
-                group["lr"] = config.lr * warm_up_and_decay(done, config)
+                group["lr"] = config.lr * (warm * decay / 2)
             generator = Generator().manual_seed(1_000_003 * config.seed + done)  # its seeds have 32 bits
             drawn = examples(batch, generator)
             size = next(len(each) for each in drawn if each is not None)
@@ -129,14 +118,9 @@ def optimise(
             ema.update(net, done)
             done += 1
             if folder and done % config.save_every == 0:
-                save(folder, net, ema.net, optimizer, done, config.steps, about)
+                save(folder, nets, optimizer, done, config.steps, about)
             yield Progress(done, average(value), done * size, ema.net)
     except GeneratorExit:  # the caller stopped early, between two steps: nothing is lost
         pass
     if folder:
-        save(folder, net, ema.net, optimizer, done, config.steps, about)
-
-
-def warm_up_and_decay(step: int, config: OptimConfig) -> float:
-    warm = min(1.0, (step + 1) / config.warmup)
-    return warm * (1 + math.cos(math.pi * step / config.steps)) / 2
+        save(folder, nets, optimizer, done, config.steps, about)

@@ -1,6 +1,6 @@
 """What a recipe is: something to train, and how. The recipes themselves are in recipes/."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import torch
 from minidiff.training.distributed import is_first
 from minidiff.training.optimise import Net, OptimConfig, Progress
 
-Run = Iterator[tuple[int, int, float]]  # steps done, steps in all, loss
+Run = Generator[tuple[int, int, float], None, None]  # steps done, steps in all, loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,10 +18,7 @@ class Recipe:
 
     about: str  # one line for `minidiff list`
     after: str = ""  # what to do with the result, with {folder} in it
-    takes: tuple[str, ...] = (
-        "steps",
-        "batch",
-    )  # the options of `minidiff train` that it takes, besides seed and device
+    takes: tuple[str, ...] = ("steps", "batch")  # options of `minidiff train`, besides seed and device
     batch: int  # images a step
     train: OptimConfig
 

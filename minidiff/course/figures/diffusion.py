@@ -7,9 +7,8 @@ import torch
 from PIL import Image
 from torch import Generator, Tensor
 
-from minidiff.course.figures.estimates import check_time, context_of, estimate, noise_of, noised
-from minidiff.course.figures.page import BLUE, FIGURES, GRAY, ORANGE, WIDTH, Page, look
-from minidiff.course.figures.text import fitted, readable
+from minidiff.course.figures.estimates import check_time, estimate, noise_of, noised
+from minidiff.course.figures.page import BLUE, FIGURES, GRAY, ORANGE, WIDTH, Page, fitted, look, readable
 from minidiff.data import CLOUDS, DATASETS, points
 from minidiff.diffusion import DEFAULT_SAMPLER, IN_DIFFUSERS, SAMPLERS, SCHEDULES, Schedule, flow, ideal, score, uniform
 from minidiff.files import asset, read_tensors
@@ -21,19 +20,15 @@ COLUMNS = 5  # noisy pictures side by side in `schedules`
 
 @register(FIGURES)
 def corruption(picture: Tensor, schedule: str, t: float, seed: int = 0) -> Image.Image:
-    """An image at time t, the coefficients that made it so, and the histogram of its pixel values.
-
-    picture: (C, H, W) in [-1, 1]. schedule: a name in SCHEDULES. t: in [0, 1]. seed: of the noise.
-    """
+    """An image (C, H, W) in [-1, 1] at time t, the coefficients that made it so, and the histogram of its pixel values."""
     check_time(t)
     path = choose(schedule, SCHEDULES, "schedule")()
     shown, rescaled = _noised(picture, path, t, seed)
-    alpha, sigma = (float(c) for c in path.at(t, picture.double()))
+    (alpha, sigma), ratio = path.at(t, picture.double()), path.snr(t)
     name = r"$x_t\,/\,\sqrt{\alpha^2 + \sigma^2}$" if rescaled else "$x_t$"
     with Page(WIDTH, 300) as page:
         page.picture((shown + 1) / 2, 20, 40, 224, title=f"{name} at t = {t:.2f}")
         page.text(264, 40, fitted(schedule, 125), fontsize=13, weight="bold")
-        ratio = path.snr(t)
         rows = [("t", t), (r"$\alpha_t$", alpha), (r"$\sigma_t$", sigma), ("SNR", ratio), ("ln SNR", ratio.log())]
         for row, (symbol, value) in enumerate(rows):
             page.text(264, 76 + 28 * row, symbol, fontsize=11)
@@ -41,10 +36,8 @@ def corruption(picture: Tensor, schedule: str, t: float, seed: int = 0) -> Image
         if rescaled:
             page.text(264, 226, "rescaled like the\ninput of a network", fontsize=9, color=GRAY)
         axes = page.axes(464, 40, 280, 200, xlabel=f"value of a pixel of {name}", ylabel="density", xlim=(-4, 4))
-        colour = look(schedule, SCHEDULES)["color"]
-        axes.hist(
-            shown.flatten().numpy(), bins=40, range=(-4, 4), density=True, color=colour, alpha=0.6, label="pixels"
-        )
+        bars = {"bins": 40, "range": (-4, 4), "density": True, "alpha": 0.6, "label": "pixels"}
+        axes.hist(shown.flatten().numpy(), **bars, color=look(schedule, SCHEDULES)["color"])
         x = torch.linspace(-4, 4, 161)
         normal = torch.distributions.Normal(0.0, 1.0).log_prob(x).exp()
         axes.plot(x, normal, color="black", lw=1.5, label="standard normal")
@@ -55,26 +48,21 @@ def corruption(picture: Tensor, schedule: str, t: float, seed: int = 0) -> Image
 
 @register(FIGURES)
 def schedules(names: list[str], t: float, picture: Tensor | None = None, seed: int = 0) -> Image.Image:
-    """Schedules compared: alpha and sigma, the logarithm of their SNR, and a mark at time t.
-
-    names: of SCHEDULES, in any order. picture: (C, H, W) in [-1, 1], shown at time t under each, with the same noise.
-    """
+    """Schedules compared: alpha, sigma, ln SNR, marks at time t; picture: (C, H, W) in [-1, 1], at t under each of them."""
     check_time(t)
     for name in names:
         choose(name, SCHEDULES, "schedule")
     paths = {name: make() for name, make in SCHEDULES.items() if name in names}
     looks = {name: look(name, SCHEDULES) for name in paths}
-    times, now = (torch.as_tensor(at, dtype=torch.float64) for at in (torch.linspace(0, 1, 201), [t]))
+    times, now = torch.linspace(0, 1, 201).double(), torch.tensor([t], dtype=torch.float64)
     rows = 0 if picture is None else max(1, -(-len(paths) // COLUMNS))
     columns = max(1, -(-len(paths) // 8))  # of the legend
     wide = max(30, min(110, 250 // columns - 40))  # of a name in it
     with Page(WIDTH, 300 + 156 * rows) as page:
-        words = r"$\alpha_t$ falls, $\sigma_t$ rises"
-        both = page.axes(48, 32, 300, 212, xlim=(0, 1), ylim=(0, 1.2), xlabel="t", title=words)
-        ratio = page.axes(424, 32, 320, 212, xlim=(0, 1), ylim=(-15, 15), xlabel="t", title=r"$\ln$ SNR")
+        both = page.axes(48, 32, 300, 212, ylim=(0, 1.2), title=r"$\alpha_t$ falls, $\sigma_t$ rises")
+        ratio = page.axes(424, 32, 320, 212, ylim=(-15, 15), title=r"$\ln$ SNR")
         for name, path in paths.items():
-            both.plot(times, path.alpha(times), **looks[name], lw=1.8)
-            both.plot(times, path.sigma(times), **looks[name], lw=1.8)
+            both.plot(times, torch.stack([path.alpha(times), path.sigma(times)], 1), **looks[name], lw=1.8)
             ratio.plot(times[1:], path.snr(times[1:]).log(), label=fitted(name, wide), **looks[name], lw=1.8)
             for axes, value in ((both, path.alpha(now)), (both, path.sigma(now)), (ratio, path.snr(now).log())):
                 axes.plot([t], value, "o", color=looks[name]["color"], ms=6)
@@ -82,6 +70,7 @@ def schedules(names: list[str], t: float, picture: Tensor | None = None, seed: i
         if beyond:
             both.text(0.98, 1.1, fitted("beyond this range: " + ", ".join(beyond), 280), fontsize=9, ha="right")
         for axes in (both, ratio):
+            axes.set(xlim=(0, 1), xlabel="t")
             axes.axvline(t, color=GRAY, lw=1, zorder=0)
         if paths:
             ratio.legend(loc="upper right", fontsize=9, ncols=columns)
@@ -99,19 +88,16 @@ def schedules(names: list[str], t: float, picture: Tensor | None = None, seed: i
 def one_step(
     pipe: TextToImage, picture: Tensor, times: list[float], prompt: str | None = None, seed: int = 0
 ) -> Image.Image:
-    """The denoised estimate in one forward pass: for each t, x_t above and x0_hat below.
+    """The denoised estimate of an image (C, H, W) in [-1, 1] in one forward pass: for each t, x_t above, x0_hat below.
 
-    picture: (C, H, W) in [-1, 1]. times: up to seven, in [0, 1]. prompt: None for the unconditional estimate.
-    The error is the root mean square of x0_hat - x0. For a single time, the error at all times is plotted beside it.
+    times: up to seven; for a single one, the error at all times is plotted too. prompt: None for unconditional.
     """
     if not 1 <= len(times) <= 7:
         raise UserError(f"one to seven times fit on the page, got {len(times)}")
-    context = context_of(pipe, prompt)
 
     def estimated(at: list[float]) -> tuple[Tensor, Tensor, Tensor]:
-        """x_t, x0_hat and its error for every time."""
         clean, x = noised(pipe, picture, at, seed)
-        x0_hat = estimate(pipe, x, at, context)
+        x0_hat = estimate(pipe, x, at, prompt)
         return x, x0_hat, (x0_hat - clean).square().mean((1, 2, 3)).sqrt().cpu()
 
     noisy, estimates, errors = estimated(times)
@@ -123,10 +109,9 @@ def one_step(
         for column, (above, under) in enumerate(zip(pipe.decode(noisy), pipe.decode(estimates), strict=True)):
             left = 56 + (column + 1) * (size + 10)
             first = page.picture(above, left, 34, size, title=f"t = {times[column]:.2f}")
+            first.set_ylabel("noisy, $x_t$" * (column == 0))
             second = page.picture(under, left, size + 50, size, below=f"error {errors[column]:.2f}")
-            if column == 0:
-                first.set_ylabel("noisy, $x_t$")
-                second.set_ylabel(r"estimate, $\hat{x}_0$")
+            second.set_ylabel(r"estimate, $\hat{x}_0$" * (column == 0))
         if len(times) == 1:  # the space beside it shows how the error grows with t
             every = [k / 20 for k in range(21)]
             words = r"error: root mean square of $\hat{x}_0 - x_0$"
@@ -138,10 +123,9 @@ def one_step(
 
 @register(FIGURES)
 def sampler(pipe: TextToImage, prompt: str, sampler: str, steps: int, seed: int, scale: float) -> Image.Image:
-    """A sampling trajectory: the denoised estimates along it, the result, and the reference.
+    """A sampling trajectory: at most eight of its denoised estimates, the result, and the `reference`.
 
-    At most eight estimates, evenly chosen. The reference is where 1000 steps of the default sampler end from the same
-    noise, as all deterministic samplers do. It exists for the shipped weights, seeds 0 to 4 and four scales.
+    That is where all deterministic samplers end. It exists for the shipped weights, seeds 0 to 4 and four scales.
     """
     taken = list(pipe.stream([prompt], steps=steps, scale=scale, sampler=sampler, seed=seed))
     times = pipe.times(steps, sampler).tolist()  # at which each estimate was made
@@ -152,13 +136,12 @@ def sampler(pipe: TextToImage, prompt: str, sampler: str, steps: int, seed: int,
         page.text(12, 8, r"$\hat{x}_0$, the denoised estimate at time t")
         for k, (step, each) in enumerate(zip(chosen, estimates, strict=True)):
             page.picture(each, 12 + 90 * (k % 4), 54 + 108 * (k // 4), 80, title=f"t = {times[step]:.2f}")
-        page.picture(result, 392, 54, 170, title=f"{fitted(sampler, 95)}, {_steps(steps)}")
+        page.picture(result, 392, 54, 170, title=f"{fitted(sampler, 95)}, {steps} step{'s' * (steps > 1)}")
         if end is None:
             page.text(584, 110, "no reference\nfor this model,\nseed or scale", color=GRAY)
         else:
             page.picture(end, 580, 54, 170, title=f"{fitted(DEFAULT_SAMPLER, 85)}, 1000 steps")
-            gap = float((result.cpu() - end).square().mean().sqrt())
-            words = f"root mean square difference {gap:.3f}"
+            words = f"root mean square difference {(result.cpu() - end).square().mean().sqrt():.3f}"
             if getattr(IN_DIFFUSERS.get(sampler), "draws_noise", False):
                 words = f"{fitted(sampler, 90)} adds fresh noise at every step,\nand so ends elsewhere"
             page.text(392, 234, words, color=BLUE)
@@ -168,12 +151,10 @@ def sampler(pipe: TextToImage, prompt: str, sampler: str, steps: int, seed: int,
 def reference(pipe: TextToImage, prompt: str, seed: int, scale: float) -> Tensor | None:
     """Where 1000 steps of the default sampler end, (1, 28, 28) in [0, 1]; None where none was made with these weights."""
     known = read_tensors(asset("references.safetensors"))
-    if not torch.equal(known["weights"], fingerprint(pipe)):
+    seeds, scales = (known["seeds"] == seed).nonzero(), (known["scales"] == scale).nonzero()
+    if not (torch.equal(known["weights"], fingerprint(pipe)) and len(seeds) and len(scales)):
         return None
-    where = [(known[key] == value).nonzero().flatten() for key, value in (("seeds", seed), ("scales", scale))]
-    if not all(len(rows) for rows in where):
-        return None
-    return known["pictures"][DATASETS[pipe.config.labels].read(prompt), where[0][0], where[1][0]][None] / 255
+    return known["pictures"][DATASETS[pipe.config.labels].read(prompt), seeds[0, 0], scales[0, 0]][None] / 255
 
 
 def fingerprint(pipe: TextToImage) -> Tensor:
@@ -185,17 +166,14 @@ def fingerprint(pipe: TextToImage) -> Tensor:
 def playground(cloud: str, t: float, sampler: str, steps: int, seed: int = 0) -> Image.Image:
     """Points in the plane. Left: noised to time t, with the score field. Right: trajectories of `steps` steps from noise.
 
-    cloud: a name in CLOUDS. The schedule is flow, the denoiser the ideal one, so nothing is trained. t: in [0, 1];
-    at 0 there is no score. Arrows: the score's direction and the root of its length, on a scale of their own at each t.
+    The schedule is flow, the denoiser ideal. Arrows: direction and root of the length of the score, rescaled at each t.
     """
     check_time(t)
     choose(cloud, CLOUDS, "cloud")
     run = choose(sampler, SAMPLERS, "sampler")
-    path = flow()
-    clean = points(cloud).double()
+    path, clean = flow(), points(cloud).double()
     denoise = ideal(clean, path, std=0.03)
-    generator = Generator().manual_seed(seed)
-    draw = partial(torch.randn, generator=generator, dtype=torch.float64)
+    draw = partial(torch.randn, generator=Generator().manual_seed(seed), dtype=torch.float64)
     noise, start = draw(clean.shape), draw(300, 2)
     taken = run(denoise, start, uniform(steps, path), path, noise=lambda x: draw(x.shape))
     along = [start, *(step.x for step in taken)]
@@ -205,13 +183,12 @@ def playground(cloud: str, t: float, sampler: str, steps: int, seed: int = 0) ->
         left = page.axes(56, 32, 316, 316, title=f"{fitted(cloud, 140)} at t = {t:.2f}, and its score", **square)
         left.scatter(*path.add_noise(clean, noise, t).T, s=6, color=BLUE, alpha=0.6, lw=0)
         if t > 0:
-            side = torch.linspace(-2.7, 2.7, 17, dtype=torch.float64)
-            grid = torch.cartesian_prod(side, side)
+            grid = torch.cartesian_prod(*[torch.linspace(-2.7, 2.7, 17, dtype=torch.float64)] * 2)
             arrows = score(denoise, path)(grid, t)
             length = arrows.norm(dim=1, keepdim=True).clamp(min=1e-12)
             arrows = 0.32 * arrows / (length * length.max()).sqrt()  # the root, so that short ones are seen too
             left.quiver(*grid.T, *arrows.T, angles="xy", scale_units="xy", scale=1, width=0.005, color=ORANGE)
-        words = f"{fitted(sampler, 90)}, {_steps(steps)}: from noise to points"
+        words = f"{fitted(sampler, 90)}, {steps} step{'s' * (steps > 1)}: from noise to points"
         right = page.axes(436, 32, 316, 316, title=words, **square)
         right.scatter(*clean.T, s=6, color=GRAY, alpha=0.35, lw=0, label="the data")
         for row in torch.stack(along, 1)[:25]:  # (steps + 1, 2)
@@ -227,10 +204,6 @@ def _noised(picture: Tensor, path: Schedule, t: float, seed: int) -> tuple[Tenso
     x = path.add_noise(picture[None], noise_of(picture, seed)[None], t)[0]
     one = torch.ones((), dtype=torch.float64)
     return x * float(path.net_scale(t * one)), bool(path.net_scale(one) != 1)
-
-
-def _steps(steps: int) -> str:
-    return f"{steps} step{'s' * (steps > 1)}"
 
 
 def _plain(value: float) -> str:

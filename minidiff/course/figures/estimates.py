@@ -36,13 +36,11 @@ def noised(pipe: TextToImage, picture: Tensor, times: list[float], seed: int) ->
     return clean, pipe.schedule.add_noise(x, noise_of(clean, seed), torch.tensor(times, dtype=torch.float64))
 
 
-def context_of(pipe: TextToImage, prompt: str | None) -> Tensor:
-    """Context tokens, (1, L, D); of the null context for None."""
-    return pipe.encode_negative(None, 1) if prompt is None else pipe.encode([prompt])
-
-
 @torch.no_grad()
-def estimate(pipe: TextToImage, x: Tensor, times: list[float], context: Tensor, net: Callable | None = None) -> Tensor:
-    """x0_hat of every row of x, (T, C, h, w), in one forward pass. net: in place of the pipeline's UNet."""
+def estimate(
+    pipe: TextToImage, x: Tensor, times: list[float], prompt: str | None, net: Callable | None = None
+) -> Tensor:
+    """x0_hat of every row of x, (T, C, h, w), in one forward pass; unconditional for None. net: in place of the UNet."""
+    context = pipe.encode_negative(None, 1) if prompt is None else pipe.encode([prompt])
     denoise = denoiser(net or pipe.net.unet, pipe.schedule, pipe.prediction, context.expand(len(x), -1, -1))
     return denoise(x, torch.tensor(times, dtype=torch.float64))

@@ -1,26 +1,29 @@
-"""Figures of a model in latents: a prompt's sampling trajectory, results beside the truth, and what the VAE keeps."""
+"""Figures of a model in latents: sampling trajectories, results beside the truth, what the VAE keeps, image to image."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from minidiff.course.figures.estimates import check_step
-from minidiff.course.figures.page import BLUE, FIGURES, GRAY, WIDTH, Page
-from minidiff.course.figures.text import fitted, two_lines
+from minidiff.course.figures.estimates import check_step, noise_of
+from minidiff.course.figures.page import BLUE, FIGURES, GRAY, WIDTH, Page, fitted, two_lines
 from minidiff.data import Emoji
 from minidiff.diffusion import DEFAULT_SAMPLER
+from minidiff.pipeline.image_to_image import remaining
 from minidiff.pipeline.text_to_image import TextToImage
-from minidiff.registry import register
+from minidiff.registry import choose, register
 
 STRIP = 6  # small pictures of a trajectory
 ROW = 5  # pictures side by side in `reconstructions`
+EVERYTHING = "everything"
+HOLE = torch.full((3, 1, 1), 0.85)  # light gray
+# What of an image can be generated anew: where its rows begin and end, and its columns, in quarters
+PARTS = {EVERYTHING: (0, 4, 0, 4), "lower half": (2, 4, 0, 4), "right half": (0, 4, 2, 4), "middle": (1, 3, 1, 3)}
 
 
-@dataclass(frozen=True)
-class Trajectory:
+class Trajectory(NamedTuple):
     """A prompt's way from noise to an image."""
 
     prompt: str
@@ -36,7 +39,7 @@ def trajectory(
     """Sample once, and keep every step. Raises UserError for what cannot be sampled."""
     scale = pipe.config.scale if scale is None else float(scale)
     # the default sampler's result is its last denoised estimate
-    taken = list(pipe.stream([prompt], steps=steps, scale=scale, seed=seed, sampler=DEFAULT_SAMPLER))
+    taken = list(pipe.stream([prompt], steps=steps, scale=scale, seed=seed))
     estimates = pipe.decode(torch.cat([step.x0_hat for step in taken])).cpu()
     return Trajectory(prompt, scale, seed, pipe.times(steps, DEFAULT_SAMPLER)[:steps].tolist(), estimates)
 
@@ -44,16 +47,13 @@ def trajectory(
 def at_step(taken: Trajectory, step: int | None = None) -> Image.Image:
     """A trajectory on one page: the denoised estimate at one step large, those at six of the steps in a strip below.
 
-    step: 1 to the number of steps, None for the last: the result. In the strip the last estimate up to it is framed.
-    Raises UserError for another step.
+    step: from 1, None for the last: the result; UserError for another. In the strip the last estimate up to it is framed.
     """
     steps = len(taken.times)
-    step = steps if step is None else step
-    check_step(step, steps)
+    check_step(step := steps if step is None else step, steps)
     chosen = torch.linspace(1, steps, min(steps, STRIP)).round().long().tolist()
     with Page(WIDTH, 460, palette=False) as page:
-        ends = ": the result" if step == steps else ""
-        words = rf"$\hat{{x}}_0$ at t = {taken.times[step - 1]:.2f}{ends}"
+        words = rf"$\hat{{x}}_0$ at t = {taken.times[step - 1]:.2f}" + ": the result" * (step == steps)
         page.picture(taken.estimates[step - 1], 16, 30, 256, title=words)
         page.text(296, 32, "prompt: " + two_lines(taken.prompt, 400), fontsize=9)
         page.text(296, 76, f"step {step} of {steps}\nguidance scale {taken.scale:g}\nseed {taken.seed}", fontsize=9)
@@ -61,9 +61,8 @@ def at_step(taken: Trajectory, step: int | None = None) -> Image.Image:
         page.text(296, 146, words, fontsize=9, color=GRAY)
         reached = max(k for k in chosen if k <= step)
         for column, k in enumerate(chosen):
-            words = f"t = {taken.times[k - 1]:.2f}", f"step {k}"
-            frame = BLUE if k == reached else None
-            smooth(page.picture(taken.estimates[k - 1], 16 + 124 * column, 324, 108, *words, frame))
+            look = f"t = {taken.times[k - 1]:.2f}", f"step {k}", BLUE if k == reached else None
+            smooth(page.picture(taken.estimates[k - 1], 16 + 124 * column, 324, 108, *look))
         return page.image()
 
 
@@ -77,14 +76,10 @@ def prompt_box(
 
 @register(FIGURES)
 def emoji_grid(pairs: Sequence[tuple[Emoji, str]], generated: Tensor, truth: Tensor) -> Image.Image:
-    """Generated emoji beside the true ones, each with its name and style.
-
-    pairs: N of (emoji, style). generated, truth: (N, 3, H, W) in [0, 1]. Raises ValueError if the numbers differ.
-    """
+    """N generated emoji beside the true ones, both (N, 3, H, W) in [0, 1]; ValueError for another number of pairs."""
     if not len(pairs) == len(generated) == len(truth):
-        raise ValueError(
-            f"{len(pairs)} names, {len(generated)} generated and {len(truth)} true images: give each pair both"
-        )
+        counts = f"{len(pairs)} names, {len(generated)} generated and {len(truth)} true images"
+        raise ValueError(f"{counts}: give each pair both")
     columns, wide, tall, size = 4, 225, 150, 98
     with Page(columns * wide, 24 + tall * -(-len(pairs) // columns), palette=False) as page:
         for k, ((item, style), mine, right) in enumerate(zip(pairs, generated, truth, strict=True)):
@@ -98,21 +93,52 @@ def emoji_grid(pairs: Sequence[tuple[Emoji, str]], generated: Tensor, truth: Ten
 
 @register(FIGURES)
 def reconstructions(pictures: Tensor, decoded: Tensor) -> Image.Image:
-    """Images, below them what a VAE makes of them, and how close that is: the PSNR, in decibels.
-
-    pictures, decoded: (N, C, H, W) in [0, 1]; five to a row. Raises ValueError if their shapes differ.
-    """
+    """Images, what a VAE makes of them, both (N, C, H, W) in [0, 1], or ValueError; and their PSNR, in decibels."""
     if pictures.shape != decoded.shape:
         raise ValueError(f"pictures {tuple(pictures.shape)} and decoded {tuple(decoded.shape)} must have one shape")
     psnr = -10 * (pictures - decoded).square().mean((1, 2, 3)).clamp(min=1e-10).log10()  # the peak is 1
     with Page(WIDTH, 12 + 296 * -(-len(pictures) // ROW), palette=False) as page:
         for k, (above, under) in enumerate(zip(pictures, decoded, strict=True)):
             left, top = 36 + 144 * (k % ROW), 8 + 296 * (k // ROW)
-            first = page.picture(above, left, top, 128)
-            second = page.picture(under, left, top + 134, 128, below=f"{psnr[k]:.1f} dB")
-            if k % ROW == 0:
-                first.set_ylabel("truth")
-                second.set_ylabel("decoded")
+            page.picture(above, left, top, 128).set_ylabel("truth" * (k % ROW == 0))
+            lower = page.picture(under, left, top + 134, 128, below=f"{psnr[k]:.1f} dB")
+            lower.set_ylabel("decoded" * (k % ROW == 0))
+        return page.image()
+
+
+def part_mask(part: str, height: int, width: int) -> Tensor:
+    """1 inside a part of an image, else 0, (1, 1, height, width). Raises UserError for a part that is not in PARTS."""
+    top, bottom, first, last = choose(part, PARTS, "part")
+    mask = torch.zeros(1, 1, height, width)
+    mask[..., height * top // 4 : height * bottom // 4, width * first // 4 : width * last // 4] = 1
+    return mask
+
+
+@register(FIGURES)
+def edit(
+    pipe: TextToImage, picture: Tensor, prompt: str,
+    strength: float = 0.8, part: str = EVERYTHING, seed: int = 0, steps: int = 20,
+) -> Image.Image:  # fmt: skip
+    """An image, what is kept of it, where sampling starts, and where it ends.
+
+    picture: (3, H, W) in [-1, 1], of a size that the model can generate. part: one of PARTS. Raises UserError otherwise.
+    """
+    init = pipe.to_latents(picture[None])
+    mask = None if part == EVERYTHING else part_mask(part, *init.shape[2:])
+    times, noise = remaining(pipe.times(steps, DEFAULT_SAMPLER), strength), noise_of(init, seed)
+    result = pipe.latents([prompt], init=init, mask=mask, latents=noise, strength=strength, steps=steps)
+    start, end = pipe.decode(torch.cat([pipe.schedule.add_noise(init, noise, times[0]), result]))
+    pictures = {
+        "initial image": ((picture + 1) / 2, ""),
+        "what is kept": (torch.lerp((picture + 1) / 2, HOLE, part_mask(part, *picture.shape[1:])[0]), f"new: {part}"),
+        "start of sampling": (start, f"decoded, t = {times[0]:.2f}"),
+        "result": (end, f"{len(times) - 1} of {steps} steps"),
+    }
+    with Page(WIDTH, 284, palette=False) as page:
+        page.text(16, 10, "prompt: " + two_lines(prompt, 440), fontsize=9)
+        page.text(560, 10, f"strength {strength:g}, seed {seed}", fontsize=9, color=GRAY)
+        for column, (title, (pixels, below)) in enumerate(pictures.items()):
+            smooth(page.picture(pixels, 16 + 184 * column, 76, 176, title, below))
         return page.image()
 
 

@@ -54,18 +54,16 @@ class Real(NamedTuple):
 
 @register(FIGURES)
 def metric(damage: str, amount: float, n: int = 500, seed: int = 0) -> Image.Image:
-    """n real validation digits with one kind of damage, and which metrics notice it.
+    """n real validation digits with one kind of damage; the metrics that leave the band of n fresh real digits notice it.
 
-    damage: a name in DAMAGES. amount: from 0, none, to 1. A metric notices if it leaves the band in which n fresh
-    real digits fall. n: from 100 to 500. Raises UserError for other values.
+    damage: a name in DAMAGES. amount: from 0, none, to 1. n: from 100 to 500. Raises UserError for other values.
     """
     harm = choose(damage, DAMAGES, "damage")
     if not 0 <= amount <= 1:
         raise UserError(f"amount must lie in [0, 1], got {amount}")
     if not 100 <= n <= 500:
         raise UserError(f"n must lie between 100 and 500, got {n}")
-    generator = Generator().manual_seed(seed)
-    real = _real()
+    generator, real = Generator().manual_seed(seed), _real()
     digits, words = harm(real, torch.randperm(len(real.features), generator=generator)[:n], amount, generator)
     found = measured(real, digits, *judged(real.judge, digits.images))
     means, stds = _band(n)
@@ -98,7 +96,7 @@ def metric(damage: str, amount: float, n: int = 500, seed: int = 0) -> Image.Ima
 
 
 def measured(real: Real, digits: Digits, features: Tensor, answers: Tensor) -> dict[str, float]:
-    """Every metric of ROWS, by name."""
+    """Every metric of ROWS, by name, in their order."""
     n = len(answers)
     precision, recall = metrics.precision_recall(real.known[:n], features)
     return {
@@ -116,11 +114,10 @@ def _real() -> Real:
     generator = Generator().manual_seed(0)
     ours, train = (Digits(each.images, each.labels) for each in map(data.mnist, ("validation", "train")))
     first, last = torch.randperm(len(ours.images), generator=generator).tensor_split([3000])
-    learned = torch.randperm(len(train.images), generator=generator)[: len(last)]
+    learned = train.take(torch.randperm(len(train.images), generator=generator)[: len(last)])
     judge = load_classifier("judge")
     features, answers = judged(judge, ours.images)
-    known = ours.take(last), features[last], train.take(learned)
-    return Real(judge, ours.take(first), features[first], answers[first], *known)
+    return Real(judge, ours.take(first), features[first], answers[first], ours.take(last), features[last], learned)
 
 
 @cache
@@ -131,8 +128,8 @@ def _band(n: int) -> tuple[dict[str, float], dict[str, float]]:
     for _ in range(DRAWS):
         rows = torch.randperm(len(real.features), generator=generator)[:n]
         draws.append(measured(real, real.pool.take(rows), real.features[rows], real.answers[rows]))
-    values = {name: torch.tensor([draw[name] for draw in draws], dtype=torch.float64) for name in ROWS}
-    return {k: float(v.mean()) for k, v in values.items()}, {k: float(v.std()) for k, v in values.items()}
+    std, mean = torch.std_mean(torch.tensor([[*draw.values()] for draw in draws], dtype=torch.float64), 0)
+    return dict(zip(ROWS, mean.tolist(), strict=True)), dict(zip(ROWS, std.tolist(), strict=True))
 
 
 def _plain(value: float) -> str:
@@ -144,13 +141,12 @@ def _plain(value: float) -> str:
 
 @register(DAMAGES, "blur")
 def _blur(real: Real, rows: Tensor, amount: float, generator: Generator) -> tuple[Digits, str]:
-    width = 2 * amount
+    digits, width = real.pool.take(rows), 2 * amount
     kernel = (-torch.arange(-6.0, 7.0).square() / (2 * max(width, 0.01) ** 2)).exp()
     kernel /= kernel.sum()
-    images = F.pad(real.pool.images[rows], (6, 6, 6, 6), value=-1)  # paper around
+    images = F.pad(digits.images, (6, 6, 6, 6), value=-1)  # paper around
     images = F.conv2d(F.conv2d(images, kernel[None, None, None]), kernel[None, None, :, None])
-    words = f"blurred by a Gaussian with a standard deviation of {width:.2f} pixels"
-    return Digits(images, real.pool.asked[rows]), words
+    return digits._replace(images=images), f"blurred by a Gaussian with a standard deviation of {width:.2f} pixels"
 
 
 @register(DAMAGES, "noise")
@@ -189,8 +185,7 @@ def _repeats(real: Real, rows: Tensor, amount: float, generator: Generator) -> t
         return ours[torch.arange(len(ours)) % different]
 
     digits = _within_classes(real, rows, pick)
-    different = len(digits.images.flatten(1).unique(dim=0))
-    return digits, f"{len(rows)} images of {different} different digits"
+    return digits, f"{len(rows)} images of {len(digits.images.flatten(1).unique(dim=0))} different digits"
 
 
 @register(DAMAGES, "copies of training digits")
@@ -214,4 +209,4 @@ def _within_classes(real: Real, rows: Tensor, pick: Callable[[Tensor, Tensor], T
     asked, rows = real.pool.asked[rows], rows.clone()
     for label in range(CLASSES):
         rows[asked == label] = pick(rows[asked == label], (real.pool.asked == label).nonzero().flatten())
-    return Digits(real.pool.images[rows], asked)
+    return real.pool.take(rows)

@@ -6,9 +6,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from minidiff.course.figures.estimates import context_of, estimate, noised
-from minidiff.course.figures.page import BLUE, FIGURES, GRAY, GREEN, ORANGE, PURPLE, RED, WIDTH, Page, signed
-from minidiff.course.figures.text import readable
+from minidiff.course.figures.estimates import estimate, noised
+from minidiff.course.figures.page import BLUE, FIGURES, GRAY, GREEN, ORANGE, PURPLE, RED, WIDTH, Page, readable, signed
 from minidiff.networks import Block, UNet, blocks, count, skips
 from minidiff.pipeline.text_to_image import TextToImage
 from minidiff.registry import choose, register
@@ -19,22 +18,15 @@ MIDDLE = WIDTH // 2
 COLOURS = {"conv": GRAY, "down": BLUE, "mid_": PURPLE, "up_b": GREEN}  # of blocks, by how their names begin
 BANDS = ("white", "#eeeeee")  # behind the levels, in turns
 MARKS = {"t": ORANGE, "c": RED}  # of what gets the time embedding, and of what attends to the context
-STEPS = {  # kind of module: what it is called in a box, and its mark
-    "Conv2d": ("convolution", ""),
-    "GroupNorm": ("norm", ""),
-    "ResBlock": ("ResBlock", "t"),
-    "SpatialTransformer": ("attention", "c"),
-    "Downsample": ("Downsample", ""),
-    "Upsample": ("Upsample", ""),
-}
+MARKED = {"ResBlock": "t", "SpatialTransformer": "c"}  # the kinds of modules that get them
+CALLED = {"Conv2d": "convolution", "GroupNorm": "norm", "SpatialTransformer": "attention"}  # in a box, else by its kind
 
 
 @register(FIGURES)
 def unet_diagram(net: UNet, x: Tensor, time: Tensor, context: Tensor) -> Image.Image:
     """The blocks of a UNet for this input: down on the left, up on the right, one band a level, skips across.
 
-    x: (B, C, H, W), time: (B,), context: (B, L, D). Everything is read from the real modules, which may be on the
-    meta device. Beside a block's name stands the shape of its output.
+    x: (B, C, H, W), time: (B,), context: (B, L, D). All is read from the real modules, which may be on the meta device.
     """
     across = skips(net, x, time, context)
     levels = [sum("downsamplers" in skip.source for skip in across[: k + 1]) for k in range(len(across))]
@@ -43,17 +35,24 @@ def unet_diagram(net: UNet, x: Tensor, time: Tensor, context: Tensor) -> Image.I
     steps = {"conv_out": [(tops[0] - GAP, [net.conv_norm_out, net.conv_out])]}  # block: its boxes, and what is in them
     for top, skip in zip(tops, across, strict=True):
         for name in (skip.source, skip.target):
-            steps.setdefault(_block_of(name), []).append((top, _modules(net, name)))
+            block = ".".join(name.split(".")[:2])  # "down_blocks.0.resnets.1" is in "down_blocks.0"
+            steps.setdefault(block, []).append((top, _modules(net, name)))
     for k, block in enumerate(net.up_blocks):
         if block.upsamplers:  # above its last ResBlock
             own = steps[f"up_blocks.{k}"]
             own.insert(0, (own[0][0] - LINE, list(block.upsamplers)))
-    middle = net.mid_block
-    steps["mid_block"] = [(low, [middle.resnets[0], middle.attentions[0], middle.resnets[1]])]
-
+    (before, after), (between,) = net.mid_block.resnets, net.mid_block.attentions
+    steps["mid_block"] = [(low, [before, between, after])]
     with Page(WIDTH, low + 42) as page:
         canvas = page.canvas()
-        _legend(canvas, net, context)
+        _words(canvas, 14, 16, f"{sum(count(net).values()):,} parameters", ha="left", weight="bold", fontsize=10)
+        _words(canvas, 232, 16, "beside each block: the shape of its output", ha="left", color=GRAY)
+        _mark(canvas, 20, 40, "t")
+        _words(canvas, 30, 40, f"time embedding, {net.time_embedding.linear_2.out_features} values", ha="left")
+        _mark(canvas, 260, 40, "c")
+        _words(canvas, 270, 40, f"cross-attention to the context, {_times(context.shape[1:])}", ha="left")
+        _arrow(canvas, (560, 40), (586, 40), GRAY)
+        _words(canvas, 592, 40, "skip connection", ha="left")
         for level in range(levels[-1] + 1):
             own = [top for top, its in zip(tops, levels, strict=True) if its == level]
             end = low + 36 if level == levels[-1] else own[-1] + LINE - 2
@@ -65,7 +64,6 @@ def unet_diagram(net: UNet, x: Tensor, time: Tensor, context: Tensor) -> Image.I
         for top, level, skip in zip(tops, levels, across, strict=True):
             _arrow(canvas, (LEFT + WIDE + 8, top + TALL / 2), (RIGHT - 8, top + TALL / 2), GRAY)
             _words(canvas, MIDDLE, top + TALL / 2, _times(skip.shape), fontsize=8, backgroundcolor=BANDS[level % 2])
-
         down, up = LEFT + WIDE / 2, RIGHT + WIDE / 2
         _words(canvas, down, tops[0] - GAP + TALL / 2, f"x: {_times(x.shape[1:])}")
         for above, below in pairwise([tops[0] - GAP - 4, *tops]):
@@ -75,8 +73,8 @@ def unet_diagram(net: UNet, x: Tensor, time: Tensor, context: Tensor) -> Image.I
             _arrow(canvas, (up, below), (up, above + TALL))
         turn, bottom = low + TALL / 2, tops[-1] + TALL
         canvas.plot([down, down], [bottom, turn], color="black", lw=1)
-        _arrow(canvas, (down, turn), (MIDDLE - 170, turn))
         canvas.plot([MIDDLE + 170, up], [turn, turn], color="black", lw=1)
+        _arrow(canvas, (down, turn), (MIDDLE - 170, turn))
         _arrow(canvas, (up, turn), (up, bottom))
         return page.image()
 
@@ -87,8 +85,7 @@ def unet(
 ) -> Image.Image:
     """The output of one block of the UNet for a noisy image: its feature maps, below x_t and the denoised estimate.
 
-    picture: (C, H, W) in [-1, 1]. block: a name such as "down_blocks.0". t: in [0, 1]. prompt: None for the
-    unconditional estimate. Of a block with more than 16 channels, the 16 of highest variance are shown.
+    picture: (C, H, W) in [-1, 1]. block: a name such as "down_blocks.0". prompt: None for the unconditional estimate.
     """
     _, x = noised(pipe, picture, [t], seed)
     seen: list[Block] = []
@@ -97,12 +94,11 @@ def unet(
         seen.extend(blocks(pipe.net.unet, x, time, context))
         return seen[-1].output
 
-    x0_hat = estimate(pipe, x, [t], context_of(pipe, prompt), net)
+    x0_hat = estimate(pipe, x, [t], prompt, net)
     shown = choose(block, {each.name: each for each in seen}, "block")
     maps = shown.output[0].float().cpu()  # (C, h, w)
     chosen = maps.var((1, 2), unbiased=False).argsort(descending=True)[:16].sort().values
     reach = float(maps[chosen].abs().quantile(0.995)) or 1.0  # a few values may lie outside
-
     with Page(WIDTH, 460) as page:
         _draw_small(page.canvas(), seen, block)
         page.picture(pipe.decode(x)[0], 16, 34, 160, title=f"noisy, $x_t$ at t = {t:.2f}")
@@ -112,8 +108,8 @@ def unet(
         page.text(16, 238, f"{block}, {_times(shown.shape)}", weight="bold")
         page.text(244, 238, f"channels: {which}")
         for k, channel in enumerate(chosen.tolist()):
-            pixels = signed(maps[channel] / reach)
-            page.picture(pixels, 16 + 84 * (k % 8), 284 + 94 * (k // 8), 70, title=str(channel))
+            left, top = 16 + 84 * (k % 8), 284 + 94 * (k // 8)
+            page.picture(signed(maps[channel] / reach), left, top, 70, title=str(channel))
         bar = page.axes(692, 284, 12, 164, xticks=[])
         bar.set_yticks([0, 0.5, 1], [f"{-reach:.2g}", "0", f"{reach:.2g}"])
         shades = signed(torch.linspace(1, -1, 164)[:, None]).permute(1, 2, 0).numpy()
@@ -121,14 +117,6 @@ def unet(
         bar.yaxis.tick_right()
         bar.grid(False)
         return page.image()
-
-
-# The pieces ---------------------------------------------------------------------------------
-
-
-def _block_of(module: str) -> str:
-    """The block that a module is in: "down_blocks.0.resnets.1" -> "down_blocks.0"."""
-    return ".".join(module.split(".")[:2])
 
 
 def _modules(net: UNet, name: str) -> list[nn.Module]:
@@ -165,22 +153,9 @@ def _mark(canvas, x: float, y: float, mark: str) -> None:
     _words(canvas, x, y, mark, color="white", fontsize=7, weight="bold")
 
 
-def _legend(canvas, net: UNet, context: Tensor) -> None:
-    _words(canvas, 14, 16, f"{sum(count(net).values()):,} parameters", ha="left", weight="bold", fontsize=10)
-    _words(canvas, 232, 16, "beside each block: the shape of its output", ha="left", color=GRAY)
-    wide = net.time_embedding.linear_2.out_features
-    _mark(canvas, 20, 40, "t")
-    _words(canvas, 30, 40, f"time embedding, {wide} values", ha="left")
-    _mark(canvas, 260, 40, "c")
-    _words(canvas, 270, 40, f"cross-attention to the context, {_times(context.shape[1:])}", ha="left")
-    _arrow(canvas, (560, 40), (586, 40), GRAY)
-    _words(canvas, 592, 40, "skip connection", ha="left")
-
-
 def _draw_block(canvas, block: Block, steps: list[tuple[int, list[nn.Module]]]) -> None:
     """A block with its boxes, `steps`, each with its upper edge; its name and shape on the outer side."""
-    colour = COLOURS[block.name[:4]]
-    tops = [top for top, _ in steps]
+    colour, tops = COLOURS[block.name[:4]], [top for top, _ in steps]
     right = block.name.startswith(("up", "conv_out"))
     left, width, outer = (RIGHT, WIDE, RIGHT + WIDE + 58) if right else (LEFT, WIDE, LEFT - 58)
     if block.name == "mid_block":
@@ -191,11 +166,12 @@ def _draw_block(canvas, block: Block, steps: list[tuple[int, list[nn.Module]]]) 
     _words(canvas, outer, middle + 6.5, _times(block.shape), fontsize=8)
     for top, modules in steps:
         _box(canvas, left, top, width, TALL, "white", GRAY)
-        names, marks = zip(*(STEPS[type(module).__name__] for module in modules), strict=True)
-        marks = "".join(marks)
-        _words(canvas, left + 6, top + TALL / 2, ", ".join(names), ha="left", fontsize=8)
+        kinds = [type(module).__name__ for module in modules]
+        words = ", ".join(CALLED.get(kind, kind) for kind in kinds)
+        _words(canvas, left + 6, top + TALL / 2, words, ha="left", fontsize=8)
+        marks = [MARKED[kind] for kind in kinds if kind in MARKED]
         for k, mark in enumerate(marks):
-            _mark(canvas, left + width - 9 - 14 * (len(marks) - 1 - k), top + TALL / 2, mark)
+            _mark(canvas, left + width + 5 - 14 * (len(marks) - k), top + TALL / 2, mark)
 
 
 def _draw_small(canvas, seen: list[Block], chosen: str) -> None:

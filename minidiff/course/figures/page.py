@@ -1,12 +1,16 @@
-"""One look for every figure: colours, style, and the few pieces that figures are built from."""
+"""What figures share: one look, the few pieces that they are built from, and words of any script and length."""
 
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from minidiff.tokenizer import shorten
+
 WIDTH = 760  # pixels, of every figure of a widget
+SIZE = 9  # of letters, in points: the small size of the figures
 FIGURES: dict[str, Callable[..., Image.Image]] = {}  # name -> a pure function that draws it
 
 # Okabe and Ito's colours, which the colour-blind tell apart too
@@ -41,7 +45,7 @@ def signed(values: Tensor) -> Tensor:
     return 1 - values.neg().clamp(0, 1) * (1 - blue / 255) - values.clamp(0, 1) * (1 - orange / 255)
 
 
-class Page:
+class Page(ExitStack):
     """A figure without pyplot, whose parts are placed in pixels from the upper left.
 
     Fixed positions: between two drawings of a widget nothing moves but what has changed. Used as
@@ -50,19 +54,13 @@ class Page:
     """
 
     def __init__(self, width: int, height: int, palette: bool = True):
-        self.width, self.height, self.palette = width, height, palette
-
-    def __enter__(self) -> "Page":
         import matplotlib  # costs half a second
         from matplotlib.figure import Figure
 
-        self._style = matplotlib.rc_context(STYLE | {"figure.constrained_layout.use": False})
-        self._style.__enter__()
-        self.figure = Figure(figsize=(self.width / STYLE["figure.dpi"], self.height / STYLE["figure.dpi"]))
-        return self
-
-    def __exit__(self, *error) -> None:
-        self._style.__exit__(*error)
+        super().__init__()
+        self.width, self.height, self.palette = width, height, palette
+        self.enter_context(matplotlib.rc_context(STYLE | {"figure.constrained_layout.use": False}))
+        self.figure = Figure(figsize=(width / STYLE["figure.dpi"], height / STYLE["figure.dpi"]))
 
     def axes(self, left: int, top: int, width: int, height: int, **labels):
         """Matplotlib axes. labels: what `axes.set` takes, such as title, xlabel, xlim."""
@@ -78,10 +76,7 @@ class Page:
         return axes
 
     def picture(self, pixels: Tensor, left: int, top: int, size: int, title="", below="", frame=None):
-        """One picture (C, H, W), floats in [0, 1], gray or RGB, `size` pixels wide; words above and below it.
-
-        frame: a colour around it.
-        """
+        """One picture (C, H, W), floats in [0, 1], gray or RGB, `size` pixels wide; words above, below, a frame's colour."""
         axes = self.axes(left, top, size, round(size * pixels.shape[1] / pixels.shape[2]), xticks=[], yticks=[])
         axes.imshow(pixels.clamp(0, 1).permute(1, 2, 0).squeeze(2).cpu().numpy(), vmin=0, vmax=1)
         axes.spines[:].set_visible(frame is not None)
@@ -95,11 +90,53 @@ class Page:
         self.figure.text(left / self.width, 1 - top / self.height, words, va="top", **style)
 
     def image(self) -> Image.Image:
-        """What has been drawn."""
-        import numpy as np
         from matplotlib.backends.backend_agg import FigureCanvasAgg
 
         canvas = FigureCanvasAgg(self.figure)
         canvas.draw()
-        drawn = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+        size = canvas.get_width_height()
+        drawn = Image.frombuffer("RGBA", size, canvas.buffer_rgba(), "raw", "RGBA", 0, 1).convert("RGB")
         return drawn.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE) if self.palette else drawn
+
+
+def readable(text: str, width: float) -> str:
+    """A text in quotes as a figure can show it: one line of so many pixels, a box for what the font lacks."""
+    return _quoted(text, width).replace("$", r"\$")  # a dollar would begin a formula
+
+
+def fitted(text: str, width: float) -> str:
+    """The same without quotes."""
+    return readable(text, width)[1:-1]
+
+
+def two_lines(text: str, width: float) -> str:
+    """Quoted, and broken where it is too long for one line of so many pixels."""
+    line = _quoted(text, 1.8 * width)
+    if wide(line) > width:
+        fits = [k for k in range(1, len(line)) if wide(line[:k]) <= width]
+        cut = max((k for k in fits if line[k] == " "), default=fits[-1])
+        line = line[:cut] + "\n" + line[cut:].strip()
+    return line.replace("$", r"\$")
+
+
+def wide(text: str) -> float:
+    """How many pixels a text takes, in letters of SIZE."""
+    from matplotlib.backends.backend_agg import get_hinting_flag
+
+    font = _font()
+    font.set_size(SIZE, STYLE["figure.dpi"])
+    font.set_text(text, 0.0, flags=get_hinting_flag())  # as it will be drawn
+    return font.get_width_height()[0] / 64
+
+
+def _quoted(text: str, width: float) -> str:
+    shown = "".join(c if c.isprintable() and _font().get_char_index(ord(c)) else "□" for c in shorten(text, 200))
+    while wide(f'"{shown}"') > width and len(shown) > 1:
+        shown = shown[:-2] + "…"
+    return f'"{shown}"'
+
+
+def _font():
+    from matplotlib import font_manager
+
+    return font_manager.get_font(font_manager.findfont(font_manager.FontProperties()))

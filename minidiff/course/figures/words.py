@@ -1,50 +1,47 @@
-"""Two figures of prompts: what guidance adds, and which word attends where."""
+"""Figures of words: what guidance adds, which word attends where, which caption fits which image."""
 
 from collections.abc import Sequence
+from itertools import islice
 
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from minidiff.course.figures.estimates import check_step, context_of, estimate, noise_of
-from minidiff.course.figures.page import FIGURES, GRAY, WIDTH, Page, signed
-from minidiff.course.figures.text import fitted, readable
+from minidiff.course.examples import scenes
+from minidiff.course.figures.estimates import check_step, estimate, noise_of
+from minidiff.course.figures.page import BLUE, FIGURES, GRAY, WIDTH, Page, fitted, readable, signed, two_lines
 from minidiff.data import DATASETS
 from minidiff.diffusion import DEFAULT_SAMPLER
-from minidiff.networks import AttentionMap, attention_maps
+from minidiff.networks import CLIP, AttentionMap, attention_maps
 from minidiff.pipeline.text_to_image import TextToImage
 from minidiff.registry import UserError, choose, register
+from minidiff.tokenizer import Tokenizer
 
 COLUMNS = 5  # steps that `guidance` shows
 TILES = 24  # the most words that `attention` shows
 ASIDE = ("(start)", "(end)", "(padding)")  # titles of the tokens that are no words
+PICTURES, CAPTIONS = 7, 12  # the most that `clip` shows
 
 
 @register(FIGURES)
 def guidance(
-    pipe: TextToImage,
-    prompt: str,
-    negative: str | None = None,
-    scale: float | None = None,
-    seed: int = 0,
-    steps: int = 20,
-) -> Image.Image:
-    """Classifier-free guidance: both predictions at five sampling steps, their difference, and the result.
+    pipe: TextToImage, prompt: str, negative: str | None = None,
+    scale: float | None = None, seed: int = 0, steps: int = 20,
+) -> Image.Image:  # fmt: skip
+    """Classifier-free guidance: both predictions of x_t at five sampling steps, their difference, and the result.
 
-    negative: takes the place of the unconditional prediction; None or "" for none. scale: None for the model's own.
-    Both predictions are of the same x_t, of the guided trajectory. Raises UserError for what the model cannot generate.
+    negative: in place of the unconditional prediction; None or "" for none. Raises UserError for what cannot be generated.
     """
-    scale = pipe.config.scale if scale is None else float(scale)
-    options = {"negative": negative or None, "steps": steps, "scale": scale, "seed": seed, "sampler": DEFAULT_SAMPLER}
-    taken = list(pipe.stream([prompt], **options))
+    scale, negative = pipe.config.scale if scale is None else float(scale), negative or None
+    taken = list(pipe.stream([prompt], negative=negative, steps=steps, scale=scale, seed=seed))
     times = pipe.times(steps, DEFAULT_SAMPLER)
     empty = torch.zeros_like(taken[0].x)
     start = pipe.schedule.add_noise(empty, noise_of(empty, seed), times[0])
     chosen = torch.linspace(0, steps - 1, min(steps, COLUMNS)).round().long().tolist()
     x = torch.cat([taken[k - 1].x if k else start for k in chosen])  # the inputs of those steps
-    contexts = context_of(pipe, negative or None), context_of(pipe, prompt)
-    without, with_text = (pipe.decode(estimate(pipe, x, times[chosen].tolist(), each)).cpu() for each in contexts)
+    pair = (estimate(pipe, x, times[chosen].tolist(), each) for each in (negative, prompt))
+    without, with_text = (pipe.decode(each).cpu() for each in pair)
     guided = pipe.decode(torch.cat([taken[k].x0_hat for k in chosen]))
     gap = with_text - without  # (columns, C, H, W) in [-1, 1]
     reach = float(gap.abs().quantile(0.995)) or 1.0  # a few pixels may lie outside
@@ -77,26 +74,22 @@ def attention(
 ) -> Image.Image:  # fmt: skip
     """Cross-attention: for each word, the weight it gets from every pixel, laid over the denoised estimate at a step.
 
-    step: 1 to steps. scale: None for the model's own; not 0, where the prompt is not read. size: the height of the
-    feature maps, None for the highest resolution. The mean over the heads and blocks of that resolution, in the very
-    forward pass of the step. Full orange: twice the word's average over the pixels; full blue: half of it. The number
-    below is the word's fraction of all attention. Raises UserError for what cannot be shown.
+    step: from 1. size: the height of the feature maps, None for the highest resolution; the mean over its heads and
+    blocks. Full orange: twice the word's average over the pixels; full blue: half of it. Below: the word's fraction of
+    all attention. Raises UserError for what cannot be shown.
     """
     scale = pipe.config.scale if scale is None else float(scale)
     check_step(step, steps)
     if scale == 0:
         raise UserError("at scale 0 the model does not read the prompt")
     with attention_maps(pipe.net) as passes:
-        stream = pipe.stream([prompt], steps=steps, scale=scale, seed=seed, sampler=DEFAULT_SAMPLER)
-        for _, now in zip(range(step), stream, strict=False):
-            pass
+        now = next(islice(pipe.stream([prompt], steps=steps, scale=scale, seed=seed), step - 1, None))
     sizes = {str(height): maps for (height, _), maps in heat(passes[-1]).items()}
     maps = next(iter(sizes.values())) if size is None else choose(str(size), sizes, "size")  # (L, h, w)
     height, width = maps.shape[1:]
     tiles = [(title, maps[positions].sum(0)) for title, positions in _words(pipe, prompt)]
     if len(tiles) > TILES:
-        rest = torch.stack([tile for _, tile in tiles[TILES - 1 :]]).sum(0)
-        tiles = [*tiles[: TILES - 1], ("(the rest)", rest)]
+        tiles[TILES - 1 :] = [("(the rest)", torch.stack([tile for _, tile in tiles[TILES - 1 :]]).sum(0))]
     x0_hat = pipe.decode(now.x0_hat)[0].cpu()
     aside = sum(float(tile.mean()) for title, tile in tiles if title in ASIDE)
     with Page(WIDTH, max(324, 48 + 122 * -(-len(tiles) // 6))) as page:
@@ -108,19 +101,16 @@ def attention(
         page.text(16, 286, f"special tokens take\n{aside:.0%} of all attention", fontsize=9)
         page.text(204, 6, "prompt: " + readable(prompt, 480), fontsize=9)
         for k, (title, tile) in enumerate(tiles):
-            corner = (204 + 92 * (k % 6), 44 + 122 * (k // 6))
-            page.picture(_laid_over(tile, x0_hat), *corner, 84, title=title, below=f"{float(tile.mean()):.0%}")
+            left, top = 204 + 92 * (k % 6), 44 + 122 * (k // 6)
+            page.picture(_laid_over(tile, x0_hat), left, top, 84, title, f"{float(tile.mean()):.0%}")
         return page.image()
 
 
 def heat(maps: Sequence[AttentionMap]) -> dict[tuple[int, int], Tensor]:
-    """The maps of one forward pass by resolution, the highest first: (L, h, w), the mean over heads and blocks.
-
-    Of the batch, the last row is read: with `cfg` or without, it is conditional. At every pixel the tokens sum to one.
-    """
+    """The maps of one forward pass by resolution, the highest first: (L, h, w), the mean over heads and blocks."""
     by_size: dict[tuple[int, int], list[Tensor]] = {}
     for each in sorted(maps, key=lambda each: -each.size[0] * each.size[1]):
-        by_size.setdefault(each.size, []).append(each.weights[-1].mean(0).cpu())  # (h * w, L)
+        by_size.setdefault(each.size, []).append(each.weights[-1].mean(0).cpu())  # (h * w, L) of the conditional row
     return {size: torch.stack(found).mean(0).T.unflatten(1, size) for size, found in by_size.items()}
 
 
@@ -137,17 +127,17 @@ def _words(pipe: TextToImage, prompt: str) -> list[tuple[str, list[int]]]:
     if pipe.tokenizer is None:
         dataset = DATASETS[pipe.config.labels]
         return [("(start)", [0]), (dataset.classes[dataset.read(prompt)], [1])]
-    length, pieces = pipe.tokenizer.length, pipe.tokenizer.pieces(prompt)[: pipe.tokenizer.length - 2]
+    tokenizer = pipe.tokenizer
+    pieces = tokenizer.pieces(prompt)[: tokenizer.length - 2]
     words, positions = [("(start)", [0])], []
-    for k, piece in enumerate(pieces):
-        positions.append(k + 1)
-        if piece.endswith("</w>") or piece in pipe.tokenizer.special or k + 1 == len(pieces):
-            text = pipe.tokenizer.decode(pipe.tokenizer.vocab[pieces[p - 1]] for p in positions)
+    for k, piece in enumerate(pieces, 1):
+        positions.append(k)
+        if piece.endswith("</w>") or piece in tokenizer.special or k == len(pieces):
+            text = tokenizer.decode(tokenizer.vocab[pieces[p - 1]] for p in positions)
             words.append((fitted(text or piece, 80), positions))
             positions = []
-    end = len(pieces) + 1
-    padding = [("(padding)", list(range(end + 1, length)))] * (end + 1 < length)
-    return [*words, ("(end)", [end]), *padding]
+    end, *padding = range(len(pieces) + 1, tokenizer.length)
+    return [*words, ("(end)", [end]), *([("(padding)", padding)] if padding else [])]
 
 
 def _laid_over(heat: Tensor, picture: Tensor) -> Tensor:
@@ -156,3 +146,58 @@ def _laid_over(heat: Tensor, picture: Tensor) -> Tensor:
     colours = signed(over.sign())  # (3, h, w)
     colours, strength = (F.interpolate(each[None], picture.shape[1:])[0] for each in (colours, over.abs()[None]))
     return torch.lerp(0.4 + 0.5 * picture.mean(0, keepdim=True).expand(3, -1, -1), colours, 0.85 * strength)
+
+
+@register(FIGURES)
+def clip(
+    model: CLIP, tokenizer: Tokenizer,
+    pictures: Tensor | None = None, captions: Sequence[str] | None = None, own: str | None = None,
+) -> Image.Image:  # fmt: skip
+    """How well captions fit images: the cosine similarity of every caption's embedding with every image's.
+
+    pictures: (N, 3, H, W) in [-1, 1], one to seven, of the model's input size. captions: one to twelve. Else those of
+    `scenes`. own: one more, set apart below. Raises UserError for other numbers.
+    """
+    pictures = scenes().images if pictures is None else pictures
+    captions = scenes().captions if captions is None else captions
+    texts = [*captions, *([] if own is None else [own])]
+    for given, most, what in ((pictures, PICTURES, "pictures"), (captions, CAPTIONS, "captions")):
+        if not 1 <= len(given) <= most:
+            raise UserError(f"one to {most} {what} fit on the page, got {len(given)}")
+    cosines = similarities(model, tokenizer, pictures, texts).T  # (texts, N)
+    best = cosines.argmax(0).tolist()
+    reach = float(cosines.abs().max()) or 1.0
+    left, wide, tall, first = 284, 66, 36, 78
+    tops = [first + tall * k + 10 * (k == len(captions)) for k in range(len(texts))]
+    with Page(WIDTH, tops[-1] + tall + 34) as page:
+        canvas = page.canvas()
+        for column, picture in enumerate(pictures):
+            page.picture((picture + 1) / 2, left + wide * column + 5, 12, 56, frame=GRAY)
+        for row, (text, top) in enumerate(zip(texts, tops, strict=True)):
+            colour = BLUE if row == len(captions) else "black"
+            words, y = two_lines(text, left - 24), top + tall / 2
+            canvas.text(left - 10, y, words, va="center", ha="right", fontsize=9, color=colour)
+            for column, value in enumerate(cosines[row].tolist()):
+                _cell(canvas, left + wide * column, top, wide, tall, value, reach, framed=best[column] == row)
+        words = "Values: cosine similarities. Framed: the caption that fits an image best."
+        page.text(left, tops[-1] + tall + 10, words, color=GRAY, fontsize=9)
+        return page.image()
+
+
+@torch.no_grad()
+def similarities(model: CLIP, tokenizer: Tokenizer, pictures: Tensor, texts: Sequence[str]) -> Tensor:
+    """The cosine similarity of every image's embedding with every text's, (pictures, texts)."""
+    device = model.logit_scale.device
+    of_images, of_texts = model.embed_images(pictures.to(device)), model.embed_text(tokenizer(list(texts)).to(device))
+    return (of_images @ of_texts.T).float().cpu()
+
+
+def _cell(canvas, left: float, top: float, wide: float, tall: float, value: float, reach: float, framed: bool) -> None:
+    from matplotlib.patches import Rectangle
+
+    face = signed(torch.tensor([[value / reach]])).flatten().tolist()
+    edge = {"edgecolor": "black", "lw": 2, "zorder": 3} if framed else {"edgecolor": "white", "lw": 1}
+    canvas.add_patch(Rectangle((left + 1, top + 1), wide - 2, tall - 2, facecolor=face, **edge))
+    style = {"color": "white" if value < -0.6 * reach else "black", "weight": "bold" if framed else "normal"}
+    x, y = left + wide / 2, top + tall / 2
+    canvas.text(x, y, f"{value:.2f}", ha="center", va="center", fontsize=9, zorder=4, **style)

@@ -3,29 +3,18 @@
 from collections.abc import Sequence
 from functools import lru_cache
 
-from ipywidgets import (
-    Dropdown,
-    FloatLogSlider,
-    FloatSlider,
-    IntSlider,
-    SelectionSlider,
-    SelectMultiple,
-    Text,
-    ToggleButtons,
-    VBox,
-)
+import ipywidgets as ui
+from ipywidgets import Dropdown, FloatSlider, IntSlider, SelectionSlider, Text, ToggleButtons, VBox
 from torch import Tensor
 
 from minidiff import data
 from minidiff.course import figures
 from minidiff.course.examples import CRYING, PROMPT, THING, digits, scenes, some_emoji
-from minidiff.course.figures.editing import PARTS
-from minidiff.course.figures.latents import at_step, trajectory
+from minidiff.course.figures.latents import PARTS, at_step, trajectory
 from minidiff.course.figures.metrics import DAMAGES
-from minidiff.course.figures.retrieval import PICTURES
-from minidiff.course.figures.words import resolutions
+from minidiff.course.figures.words import PICTURES, resolutions
 from minidiff.course.planner import GPUS, Plan
-from minidiff.course.widgets.view import WIDGETS, view
+from minidiff.course.widgets import WIDGETS, view
 from minidiff.diffusion import DEFAULT_SAMPLER, SAMPLERS, SCHEDULES
 from minidiff.networks import CLIP, block_names
 from minidiff.pipeline.text_to_image import TextToImage
@@ -53,7 +42,7 @@ def schedules(pictures: Tensor | None = None) -> VBox:
     return view(
         lambda schedules, picture, t: figures.schedules(list(schedules), t, pictures[picture]),
         "Hold Ctrl or Shift to choose several schedules.",
-        schedules=SelectMultiple(options=list(SCHEDULES), value=("linear", "cosine", "flow"), rows=len(SCHEDULES)),
+        schedules=ui.SelectMultiple(options=list(SCHEDULES), value=("linear", "cosine", "flow"), rows=len(SCHEDULES)),
         picture=_which(pictures),
         t=FloatSlider(0.3, max=1.0, step=0.02),
     )
@@ -147,8 +136,7 @@ def clip(
 ) -> VBox:  # fmt: skip
     """Which caption fits which image, and how well does one of your own?
 
-    pictures: (N, 3, H, W) in [-1, 1], of the model's input size, with one caption each; else those of `scenes`. Seven
-    at a time are shown. Raises ValueError if the numbers differ.
+    pictures: (N, 3, H, W) in [-1, 1], of the model's input size, with one caption each, or ValueError; else `scenes`.
     """
     if pictures is None:
         pictures, captions = scenes().images, scenes().captions
@@ -158,7 +146,7 @@ def clip(
     last = max(len(pictures) - PICTURES, 0)
     return view(
         lambda own, first=0: figures.clip(
-            model, tokenizer, *(each[first : first + PICTURES] for each in (pictures, captions)), own
+            model, tokenizer, pictures[first : first + PICTURES], captions[first : first + PICTURES], own
         ),
         "Rows are captions, the last one yours: change it and press Enter. Columns are images.",
         lambda own, **_: tokenizer.unread(own),
@@ -189,17 +177,13 @@ def prompt_box(pipe: TextToImage, prompt: str = f"a {THING}", style: str = "twem
     """
     kept = lru_cache(maxsize=1)(trajectory)  # another step is only looked up
 
-    def full(prompt: str, style: str) -> str:
+    def full(prompt: str, style: str, **_) -> str:
         return data.emoji_prompt(style, prompt) if style else prompt
 
-    def note(prompt: str, style: str, **_) -> str:
-        text = full(prompt, style)
-        return f"{data.emoji_seen(text)}; {pipe.unread(text) or 'the model can read every word'}"
-
     return view(
-        lambda prompt, style, scale, seed, step: at_step(kept(pipe, full(prompt, style), scale, seed, steps), step),
+        lambda scale, seed, step, **typed: at_step(kept(pipe, full(**typed), scale, seed, steps), step),
         "Enter generates. The last slider moves along the sampling trajectory.",
-        note,
+        lambda **all: f"{data.emoji_seen(full(**all))}; {pipe.unread(full(**all)) or 'the model can read every word'}",
         prompt=Text(value=prompt),
         style=Dropdown(options=[("as typed", ""), *((each, each) for each in data.STYLES)], value=style),
         scale=FloatSlider(pipe.config.scale, max=10.0, step=0.5, readout_format=".1f"),
@@ -236,16 +220,13 @@ def planner() -> VBox:
         "Counted: parameters, operations, memory. From data sheets: the GPU's peak and memory. Assumed: mfu and price.",
         width=SelectionSlider(options=[64, 96, 128, 160, 224, 320, 448], value=start.width),
         pixels=Dropdown(options=[256, 512, 1024], value=start.pixels),
-        millions=FloatLogSlider(value=start.millions, base=10, min=0, max=4, step=0.1, readout_format=",.0f"),
+        millions=ui.FloatLogSlider(value=start.millions, base=10, min=0, max=4, step=0.1, readout_format=",.0f"),
         batch=SelectionSlider(options=[2**k for k in range(12)], value=start.batch),
         gpu=Dropdown(options=list(GPUS), value=start.gpu),
         gpus=SelectionSlider(options=[1, 2, 4, 8, 64, 256], value=start.gpus),
         mfu=FloatSlider(value=start.mfu, min=0.05, max=0.6, step=0.05),
         price=FloatSlider(value=start.price, min=0.25, max=8, step=0.25),
     )
-
-
-# Controls that several widgets have -----------------------------------------------------------
 
 
 def _which(pictures: Tensor) -> IntSlider:

@@ -1,7 +1,7 @@
 """Which pixel attends to which token: the weights of cross-attention, read from the real modules during sampling."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 from einops import rearrange
@@ -38,18 +38,13 @@ def attention_maps(net: nn.Module) -> Iterator[list[list[AttentionMap]]]:
         raise ValueError("there is no UNet in it, and so no cross-attention to look at")
     passes: list[list[AttentionMap]] = []
     seen: list[AttentionMap] = []  # in the current pass
-    handles = [
-        unet.register_forward_pre_hook(lambda *_: seen.clear()),
-        unet.register_forward_hook(lambda *_: passes.append(list(seen))),
-    ]
-    for name, module in unet.named_modules():
-        if isinstance(module, SpatialTransformer):
-            handles += _watch(name, module, seen)
-    try:
+    with ExitStack() as hooks:
+        hooks.enter_context(unet.register_forward_pre_hook(lambda *_: seen.clear()))
+        hooks.enter_context(unet.register_forward_hook(lambda *_: passes.append(list(seen))))
+        for name, module in unet.named_modules():
+            for handle in _watch(name, module, seen) if isinstance(module, SpatialTransformer) else ():
+                hooks.enter_context(handle)
         yield passes
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _watch(name: str, transformer: SpatialTransformer, seen: list[AttentionMap]) -> list[RemovableHandle]:

@@ -6,7 +6,8 @@ shapes but no values, so blocks, skips, count and flops work at Stable Diffusion
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -122,13 +123,7 @@ def _parts(net: UNet) -> dict[str, nn.Module]:
 @contextmanager
 def _watched(modules: dict[str, nn.Module], look: Callable[[str, nn.Module, tuple, Tensor], None]) -> Iterator[None]:
     """Inside, look(name, module, arguments, output) is called after every call of one of the modules."""
-
-    def hook(name: str) -> Callable[..., None]:
-        return lambda module, arguments, output: look(name, module, arguments, output)
-
-    handles = [module.register_forward_hook(hook(name)) for name, module in modules.items()]
-    try:
+    with ExitStack() as hooks:
+        for name, module in modules.items():
+            hooks.enter_context(module.register_forward_hook(partial(look, name)))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -13,15 +13,8 @@ from minidiff.training.recipes.mnist import labelled_recipe
 # An image of the batch takes about 0.11 GiB in float32 (on a CPU): a small GPU needs a smaller batch.
 CIFAR10 = ModelConfig(
     name="cifar10",
-    unet=UNetConfig(
-        in_channels=3,
-        out_channels=3,
-        channels=(128, 256, 256),  # at 32x32, 16x16, 8x8
-        attention=(False, True, False),  # and in the middle, at 8x8
-        layers=2,
-        heads=4,
-        context_dim=128,
-    ),
+    # at 32x32, 16x16 and 8x8; attention also in the middle, at 8x8
+    unet=UNetConfig(3, 3, channels=(128, 256, 256), attention=(False, True, False), heads=4, context_dim=128),
     picture=(3, 32, 32),
     fold=1,  # at full resolution: colour edges are fine
     labels="cifar10",

@@ -11,8 +11,9 @@ from torch import Generator, Tensor, nn
 from minidiff import data
 from minidiff.data.emoji import STYLES, emoji_batches
 from minidiff.diffusion import flow
-from minidiff.files import load_weights, write_tensors
-from minidiff.networks import Judge, NoisyClassifier, SpaceToDepth, StyleJudge
+from minidiff.files import write_tensors
+from minidiff.formats.model_folder import load_classifier
+from minidiff.networks import CLASSIFIERS, SpaceToDepth
 from minidiff.training.optimise import OptimConfig, optimise
 from minidiff.training.recipe import RECIPES, Recipe, Run, reported
 from minidiff.training.recipes.clip_emoji import varied
@@ -22,21 +23,20 @@ Labelled = tuple[Tensor, Tensor]  # images (B, C, H, W), labels (B,)
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierRecipe(Recipe):
-    build: Callable[[], nn.Module]
+    network: str  # a name in CLASSIFIERS
     batches: Callable[[int, int], Iterator[Labelled]]  # (images a step, seed)
     inputs: Callable[[Tensor, Generator], tuple[Tensor, ...]]  # images -> what the network is called with
     smoothing: float = 0.05  # fraction of each label that is spread evenly over all classes
     batch: int = 128
-    test: Callable[[], Labelled] | None = None  # what its accuracy is measured on at the end
+    test: Callable[[], data.Pictures] | None = None  # what its accuracy is measured on at the end
 
     def run(self, folder: Path, device: torch.device, config: OptimConfig, batch: int) -> Run:
         torch.manual_seed(config.seed)
-        net = self.build().to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # not in torch's stubs
+        net = CLASSIFIERS[self.network]().to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # not in torch's stubs
 
         def examples(labelled: Labelled, generator: Generator) -> tuple[Tensor, ...]:
-            images, labels = labelled
             torch.manual_seed(generator.initial_seed())  # dropout and torchvision use the global generator
-            return labels, *self.inputs(images, generator)
+            return labelled[1], *self.inputs(labelled[0], generator)
 
         def loss(net: nn.Module, labels: Tensor, *inputs: Tensor) -> Tensor:
             logits = net(*(each.to(device) for each in inputs))
@@ -46,20 +46,17 @@ class ClassifierRecipe(Recipe):
             weights = {k: v.half() if v.is_floating_point() else v for k, v in net.state_dict().items()}
             write_tensors(folder / "model.safetensors", weights)
 
-        batches = self.batches(batch, config.seed)
-        steps = optimise(net, batches, examples, loss, config, folder=folder, about={"batch": batch})
+        about, batches = {"batch": batch}, self.batches(batch, config.seed)
+        steps = optimise(net, batches, examples, loss, config, folder=folder, about=about)
         return reported(steps, config, folder, keep)
 
-    @torch.no_grad()
     def finished(self, folder: Path, device: torch.device) -> str:
         if not self.test:
             return super().finished(folder, device)
-        load_weights(net := self.build().eval(), folder / "model.safetensors")
-        images, labels = self.test()
-        net.to(device)
-        answers = torch.cat([net(part.to(device)).argmax(1).cpu() for part in images.split(500)])
-        accuracy = (answers == labels).double().mean()
-        return f"it classifies {accuracy:.2%} of {len(labels):,} test images correctly"
+        net, pictures = load_classifier(self.network, device, folder), self.test()
+        answers = torch.cat([net(part.to(device)).argmax(1).cpu() for part in pictures.images.split(500)])
+        accuracy = (answers == pictures.labels).double().mean()
+        return f"it classifies {accuracy:.2%} of {len(answers):,} test images correctly"
 
 
 def digits(batch: int, seed: int) -> Iterator[Labelled]:
@@ -86,22 +83,17 @@ def styled_emoji(batch: int, seed: int) -> Iterator[Labelled]:
         yield pictures.images, torch.tensor([STYLES.index(style) for style in pictures.styles])
 
 
-def held_out_digits() -> Labelled:
-    pictures = data.mnist("test")
-    return pictures.images, pictures.labels
-
-
 RECIPES["judge"] = ClassifierRecipe(
     about="the classifier of digits that evaluation uses",
-    build=Judge,
+    network="judge",
     batches=digits,
     inputs=varied_digits,
     train=OptimConfig(steps=4290, lr=3e-3),  # 10 epochs
-    test=held_out_digits,
+    test=lambda: data.mnist("test"),
 )
 RECIPES["style_judge"] = ClassifierRecipe(
     about="the classifier of emoji styles that evaluation uses",
-    build=StyleJudge,
+    network="style_judge",
     batches=styled_emoji,
     inputs=lambda images, generator: (varied(images, generator),),
     batch=64,
@@ -109,7 +101,7 @@ RECIPES["style_judge"] = ClassifierRecipe(
 )
 RECIPES["noisy_classifier"] = ClassifierRecipe(
     about="the classifier of noisy digits that classifier guidance follows",
-    build=NoisyClassifier,
+    network="noisy_classifier",
     batches=digits,
     inputs=noisy_digits,
     smoothing=0.0,  # its log p should be calibrated

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from minidiff.data.color_digits import Captioned, color_digit_batches
 from minidiff.training.recipe import RECIPES
-from minidiff.training.recipes.contrastive import ClipRecipe, Matched, small_clip
+from minidiff.training.recipes.contrastive import ClipRecipe, small_clip
 
 LOT, RUN = 4, 32  # batches drawn at once; images of neighbouring colours in a batch
 # Larger lots make the colours of a run more alike: with 16 the colours themselves were learned far too late.
@@ -21,17 +21,16 @@ def also_true(batch: Captioned) -> Tensor:
     """
     scenes = _numbered(batch.scenes)
     pairs = _numbered([(scene.digit, scene.color) for scene in batch.scenes])
-    leaves_open = torch.tensor(
-        [scene.background not in text for scene, text in zip(batch.scenes, batch.captions, strict=True)]
-    )
+    scenes_and_captions = zip(batch.scenes, batch.captions, strict=True)
+    leaves_open = torch.tensor([scene.background not in text for scene, text in scenes_and_captions])
     true = (scenes[:, None] == scenes) | leaves_open & (pairs[:, None] == pairs)
     return true.fill_diagonal_(False)
 
 
 def _numbered(things: list) -> Tensor:
     """Equal things have equal numbers, (N,)."""
-    number: dict = {}
-    return torch.tensor([number.setdefault(thing, len(number)) for thing in things])
+    number = {thing: k for k, thing in enumerate(things)}
+    return torch.tensor([number[thing] for thing in things])
 
 
 def batches(batch: int, seed: int) -> Iterator[Captioned]:
@@ -48,15 +47,11 @@ def batches(batch: int, seed: int) -> Iterator[Captioned]:
             yield Captioned(lot.images[rows], [lot.captions[row] for row in rows], [lot.scenes[row] for row in rows])
 
 
-def matched(batch: int, seed: int) -> Matched:
-    for pictures in batches(batch, seed):
-        yield pictures.images, pictures.captions, also_true(pictures)
-
-
 RECIPES["clip"] = ClipRecipe(
     about="words and images of color_digits in one space",
     texts=lambda: next(color_digit_batches(4096)).captions,
     merges=10_000,
-    matched=matched,
+    batches=batches,
+    also_true=also_true,
     model=small_clip(length=24, size=32),
 )

@@ -1,5 +1,8 @@
 """CLIP for emoji."""
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
@@ -7,7 +10,7 @@ from torch import Generator, Tensor
 from minidiff.data.emoji import CaptionedEmojis, emoji_batches
 from minidiff.training.optimise import OptimConfig
 from minidiff.training.recipe import RECIPES
-from minidiff.training.recipes.contrastive import ClipRecipe, Matched, small_clip
+from minidiff.training.recipes.contrastive import ClipRecipe, small_clip
 
 
 def also_true_emoji(batch: CaptionedEmojis) -> Tensor:
@@ -40,19 +43,18 @@ def varied(images: Tensor, generator: Generator, most: int = 4) -> Tensor:
     return torch.stack([picture[:, y : y + side, x : x + side] for picture, (y, x) in zip(wide, corners, strict=True)])
 
 
-def matched(batch: int, seed: int) -> Matched:
+def batches(batch: int, seed: int) -> Iterator[CaptionedEmojis]:
     generator = Generator().manual_seed(seed)
     for pictures in emoji_batches(batch, seed=seed):
-        yield varied(pictures.images, generator), pictures.captions, also_true_emoji(pictures)
+        yield replace(pictures, images=varied(pictures.images, generator))
 
 
 RECIPES["clip_emoji"] = ClipRecipe(
     about="words and images of emoji in one space",
     texts=lambda: next(emoji_batches(16_384)).captions,
-    # common words in one token, rare ones in several; with a token for each of the 3,000 words most of the network
-    # would be a table of words
-    merges=1000,
-    matched=matched,
+    merges=1000,  # common words in one token, rare ones in several: one for each of 3,000 would be most of the network
+    batches=batches,
+    also_true=also_true_emoji,
     model=small_clip(length=32, size=64),
     train=OptimConfig(steps=6000, lr=2e-3, warmup=200, weight_decay=0.05, betas=(0.9, 0.98)),
 )

@@ -12,16 +12,10 @@ from minidiff.training.recipe import RECIPES
 
 COLOR_DIGITS = ModelConfig(
     name="color_digits",
+    # 3 x 32 x 32 is folded to 12 x 16 x 16; attention at 8x8, and at 4x4, where a position sees most of the digit;
+    # context_dim: the width of the text tower
     unet=UNetConfig(
-        in_channels=12,  # 3 x 32 x 32 folded to 12 x 16 x 16
-        out_channels=12,
-        channels=(32, 64, 64),
-        attention=(False, True, True),  # at 8x8, and at 4x4, where a position sees most of the digit
-        layers=1,
-        heads=4,
-        context_dim=64,  # the width of the text tower
-        groups=8,
-        pooled=True,
+        12, 12, (32, 64, 64), (False, True, True), layers=1, heads=4, context_dim=64, groups=8, pooled=True
     ),
     picture=(3, 32, 32),
     scale=2.0,

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,10 +18,6 @@ from minidiff.training.recipe import Recipe, Run, reported
 
 MAX_SCALE = 100  # the highest 1 / temperature, as in Radford et al. 2021, section 2.5
 
-# Images (B, 3, H, W) in [-1, 1], their captions, and `also_true`, (B, B) bool: is caption j, which belongs to another
-# image, true of image i too? To count it as wrong would train the network to guess. Without end
-Matched = Iterator[tuple[Tensor, list[str], Tensor]]
-
 
 @dataclass(frozen=True, kw_only=True)
 class ClipRecipe(Recipe):
@@ -28,7 +25,11 @@ class ClipRecipe(Recipe):
 
     texts: Callable[[], list[str]]  # what the tokenizer is trained on
     merges: int  # its merges, at most
-    matched: Callable[[int, int], Matched]  # (pairs a batch, seed)
+    # (pairs a batch, seed): `images` (B, 3, H, W) in [-1, 1] and their `captions`, without end
+    batches: Callable[[int, int], Iterator[Any]]
+    # of a batch, (B, B) bool: is caption j, which belongs to another image, true of image i too? To count it as wrong
+    # would train the network to guess
+    also_true: Callable[[Any], Tensor]
     model: CLIPConfig  # `run` fills in the size of the vocabulary
     after: str = "how well it matches: minidiff evaluate {folder}"
     batch: int = 128
@@ -40,9 +41,8 @@ class ClipRecipe(Recipe):
         torch.manual_seed(config.seed)
         clip = CLIP(replace(self.model, text=text)).to(device)
 
-        def examples(matched: tuple[Tensor, list[str], Tensor], generator: Generator) -> tuple[Tensor, ...]:
-            images, captions, also_true = matched
-            return tokenizer(captions), images, also_true
+        def examples(batch: Any, generator: Generator) -> tuple[Tensor, ...]:
+            return tokenizer(batch.captions), batch.images, self.also_true(batch)
 
         def loss(net: nn.Module, ids: Tensor, images: Tensor, also_true: Tensor) -> Tensor:
             logits = net(ids.to(device), images.to(device))
@@ -51,7 +51,7 @@ class ClipRecipe(Recipe):
         def limit() -> None:
             clip.logit_scale.data.clamp_(max=math.log(MAX_SCALE))
 
-        about, batches = {"batch": batch}, self.matched(batch, config.seed)
+        about, batches = {"batch": batch}, self.batches(batch, config.seed)
         steps = optimise(clip, batches, examples, loss, config, folder=folder, about=about, after=limit)
         return reported(steps, config, folder, lambda net: save_clip(net, tokenizer, folder))
 

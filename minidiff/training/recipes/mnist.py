@@ -13,16 +13,8 @@ from minidiff.training.recipe import RECIPES
 
 MNIST = ModelConfig(
     name="mnist",
-    unet=UNetConfig(
-        in_channels=4,  # a 28x28 digit folded to 4 x 14 x 14
-        out_channels=4,
-        channels=(32, 64),
-        attention=(False, True),  # at 7x7, where a position sees half of the digit
-        layers=1,
-        heads=4,
-        context_dim=64,
-        groups=8,
-    ),
+    # a 28x28 digit is folded to 4 x 14 x 14; attention at 7x7, where a position sees half of the digit
+    unet=UNetConfig(4, 4, channels=(32, 64), attention=(False, True), layers=1, heads=4, context_dim=64, groups=8),
 )
 
 
@@ -52,8 +44,8 @@ RECIPES["mnist"] = replace(
 def digit_model(part: str | None, steps: int, seed: int = 0, batch: int = 64) -> TextToImage:
     """The digit model, trained on the CPU for so many steps without `part` (None: with all its parts).
 
-    part: a name in `minidiff.networks.inside.ablations.PARTS`. The same seed gives the same initial weights, the same
-    images in the same order and the same noise for every part. Raises ValueError for an unknown part.
+    part: a name in PARTS of networks/inside/ablations.py. The same seed gives the same initial weights, images and noise
+    for every part. Raises ValueError for an unknown part.
     """
     net = untrained(MNIST, seed)
     if part is not None:
