@@ -1,7 +1,7 @@
 """Two more multistep samplers, for those who read on: UniPC, and DPM-Solver++(2M) as an SDE."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 
 import torch
@@ -47,25 +47,22 @@ def unipc(
 
     Zhao et al. 2023, algorithms 5 and 6 of order 2, with B(h) = exp(h) - 1.
     """
-    correct: Callable[[Tensor], Tensor] | None = None
-    last: tuple[Tensor, float] | None = None  # x0_hat and width of the last step
+    step = None  # the last one, to be corrected: start + grow * (x0_hat + old * slope + new * (what is found - x0_hat))
+    last: tuple[Tensor, float] | None = None  # its x0_hat and its width
     for now, to in pairwise(stops(times, schedule)):
-        x0_hat = denoise(x, now.t)
-        if correct is not None:
-            x = after(correct(x0_hat), now.t)
+        found = denoise(x, now.t)
+        if step:
+            start, grow, x0_hat, slope, old, new = step
+            x = after(start + grow * (x0_hat + old * slope + new * (found - x0_hat)), now.t)
         width, shrink = to.log_snr - now.log_snr, to.sigma / now.sigma
         start, grow = shrink * x, to.alpha - shrink * now.alpha  # first order: start + grow * x0_hat
-        slope, old, new = torch.zeros_like(x0_hat), 0.0, 0.5
+        slope, old, new = torch.zeros_like(found), 0.0, 0.5
         if last and to.sigma > 0:
             ratio = -last[1] / width
-            slope, (old, new) = (last[0] - x0_hat) / ratio, _corrector(width, ratio)
-
-        def corrected(found: Tensor, start=start, grow=grow, x0_hat=x0_hat, slope=slope, old=old, new=new) -> Tensor:
-            return start + grow * (x0_hat + old * slope + new * (found - x0_hat))
-
-        x = after(start + grow * (x0_hat + slope / 2), to.t)
-        correct, last = corrected, (x0_hat, width)
-        yield Step(x, x0_hat, to.t)
+            slope, (old, new) = (last[0] - found) / ratio, _corrector(width, ratio)
+        x = after(start + grow * (found + slope / 2), to.t)
+        step, last = (start, grow, found, slope, old, new), (found, width)
+        yield Step(x, found, to.t)
 
 
 def _corrector(width: float, ratio: float) -> tuple[float, float]:

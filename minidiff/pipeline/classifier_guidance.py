@@ -1,10 +1,10 @@
-"""What a walk can be made to follow besides the denoiser: two log p for `minidiff.diffusion.guide`.
+"""Classifier guidance: two log p for `minidiff.diffusion.guide` to follow, of a noisy classifier and of CLIP.
 
 from minidiff.formats.model_folder import load_classifier
 from minidiff.pipeline.classifier_guidance import classifier_log_p
 
 sevens = classifier_log_p(load_classifier("noisy_classifier"), torch.full((8,), 7), pipe.schedule.net_time)
-pipe.latents(["7"] * 8, scale=0, log_p=sevens, log_p_scale=4.0)  # scale=0: the denoiser itself is told nothing
+pipe.latents(["7"] * 8, scale=0, log_p=sevens, log_p_scale=4.0)  # scale=0: the denoiser itself is unconditional
 """
 
 from collections.abc import Callable

@@ -88,8 +88,8 @@ class Options:
         if self.weak is not None:
             if self.weak.latent_shape(None) != pipe.latent_shape(None):
                 raise UserError(f"{self.weak.config.name} does not draw images of the same kind as {pipe.config.name}")
-            told = prompts if isinstance(prompts, Tensor) else self.weak.encode(prompts)
-            options["weak"] = denoiser(self.weak.net.unet, pipe.schedule, self.weak.prediction, told)
+            asked = prompts if isinstance(prompts, Tensor) else self.weak.encode(prompts)
+            options["weak"] = denoiser(self.weak.net.unet, pipe.schedule, self.weak.prediction, asked)
         scale = pipe.config.scale if self.scale is None else float(self.scale)
         network = pipe.net.unet, pipe.schedule, pipe.prediction
         return GUIDANCES[self.guidance](*network, context, null, scale, **options)

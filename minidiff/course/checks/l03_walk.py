@@ -10,7 +10,7 @@ from minidiff.course.checks.exercise import Bug, Exercise, noise
 # The loop -----------------------------------------------------------------------------------
 
 
-def walk(denoise, step, x, times, *, told=0, first=0, last=None, back=None) -> Tensor:
+def sample(denoise, step, x, times, *, told=0, first=0, last=None, back=None) -> Tensor:
     """The right loop, with places in which to plant a mistake."""
     start = x
     stops = times[first:last]
@@ -21,7 +21,7 @@ def walk(denoise, step, x, times, *, told=0, first=0, last=None, back=None) -> T
 
 
 def _loop(**mistake) -> Callable:
-    return lambda denoise, step, x, times: walk(denoise, step, x, times, **mistake)
+    return lambda denoise, step, x, times: sample(denoise, step, x, times, **mistake)
 
 
 def _toy_denoise(x: Tensor, t: Tensor) -> Tensor:
@@ -34,7 +34,7 @@ def _toy_step(x: Tensor, x0_hat: Tensor, t: Tensor, t_to: Tensor) -> Tensor:
 
 l03_walk = Exercise(
     "sampling loop",
-    lambda denoise, step, x, times: walk(denoise, step, x, times),
+    lambda denoise, step, x, times: sample(denoise, step, x, times),
     lambda: [
         (f"times {', '.join(f'{t:g}' for t in times)}", (_toy_denoise, _toy_step, noise(2, 2), torch.tensor(times)))
         for times in ([1.0, 0.7, 0.3, 0.0], [0.9, 0.5, 0.4])
@@ -86,7 +86,7 @@ l03_walk = Exercise(
             "there is no visible effect if the last time is 0, where both are the same; a loop that ends earlier jumps to a clean picture.",
         ),
         Bug(
-            lambda denoise, step, x, times: walk(denoise, step, x, times.flip(0)),
+            lambda denoise, step, x, times: sample(denoise, step, x, times.flip(0)),
             "a loop in the wrong direction, from the last time to the first.",
             "the order of the times: they fall, from noise to data.",
             "noise, or no picture at all: a step that leaves from sigma = 0 divides by it.",

@@ -9,7 +9,7 @@ from torch import Tensor
 from minidiff.course.checks.exercise import Bug, Exercise, noise
 from minidiff.course.checks.l07 import gradient
 
-# The belief, moved --------------------------------------------------------------------------
+# The estimate, moved ------------------------------------------------------------------------
 
 
 def _per_picture(value: Tensor) -> Tensor:
@@ -102,7 +102,7 @@ def _pull(classify: Callable, x: Tensor, t: float, labels: Tensor) -> Tensor:
     return gradient(lambda z: -F.cross_entropy(classify(z, t), labels, reduction="none"), x)
 
 
-def belief(
+def guided_x0(
     denoise: Callable, classify: Callable, x: Tensor, t: float, labels: Tensor, alpha: float, sigma: float, w: float
 ) -> Tensor:
     return denoise(x, t) + w * sigma**2 / alpha * _pull(classify, x, t, labels)
@@ -123,10 +123,10 @@ def _over_the_batch(denoise, classify, x, t, labels):
 
 
 def _denoised_after(denoise, classify, x, t, labels, alpha, sigma, w):
-    return denoise(belief(lambda z, t: z, classify, x, t, labels, alpha, sigma, w), t)
+    return denoise(guided_x0(lambda z, t: z, classify, x, t, labels, alpha, sigma, w), t)
 
 
-def _belief_cases():
+def _guided_cases():
     """A denoiser and a classifier that are a few fixed numbers, both of which look at the time."""
     weights, spread = noise(3, 4, seed=7), noise(4, 4, seed=8)
 
@@ -145,8 +145,8 @@ def _belief_cases():
 
 l07_belief = Exercise(
     "guided x0_hat",
-    belief,
-    _belief_cases,
+    guided_x0,
+    _guided_cases,
     (
         Bug(
             _pulled(lambda denoise, classify, x, t, labels: _pull(classify, denoise(x, t), t, labels)),
@@ -196,7 +196,7 @@ l07_belief = Exercise(
             "digits of every class but the one that you asked for.",
         ),
         Bug(
-            lambda denoise, classify, x, t, labels, alpha, sigma, w: belief(
+            lambda denoise, classify, x, t, labels, alpha, sigma, w: guided_x0(
                 lambda z, t: z, classify, x, t, labels, alpha, sigma, w
             ),
             "x that was moved, not x0_hat: the denoiser is not called.",

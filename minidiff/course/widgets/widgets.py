@@ -84,7 +84,7 @@ def playground() -> VBox:
         "Left: the data at time t; arrows point to where the density grows. Right: from noise back to the data.",
         cloud=Dropdown(options=list(data.CLOUDS)),
         t=FloatSlider(0.3, max=1.0, step=0.02),
-        sampler=Dropdown(options=list(SAMPLERS), value="euler"),
+        sampler=Dropdown(options=list(SAMPLERS), value=DEFAULT_SAMPLER),
         steps=IntSlider(value=10, min=1, max=40),
     )
 
