@@ -1,7 +1,8 @@
 """Make the notebooks from their sources.
 
-    python notebooks/build.py          all of them; only those whose code has changed are executed
-    python notebooks/build.py --all    execute all of them
+    python notebooks/build.py                all of them; only those whose code has changed are executed
+    python notebooks/build.py --all          execute all of them
+    python notebooks/build.py 03_sampling    this one alone, or several
 
 notebooks/source/NN_name.py becomes notebooks/NN_name.ipynb, executed, with solutions and pictures, and, if
 it has exercises, notebooks/exercises/NN_name.ipynb, the student's: not executed, without the lines between
@@ -119,7 +120,9 @@ def lesson(source: Path) -> NotebookNode:
 
 
 def student(lesson: NotebookNode) -> NotebookNode | None:
-    """The same without solutions; None if there are none."""
+    """The same without solutions; None if there are no exercises."""
+    if not any(re.search("^#+ Exercise", cell.source, re.M) or SOLUTION.search(cell.source) for cell in lesson.cells):
+        return None
     notebook = copy.deepcopy(lesson)
     for cell in notebook.cells:
         if cell.cell_type == "markdown":  # links are seen from one folder further down
@@ -129,7 +132,7 @@ def student(lesson: NotebookNode) -> NotebookNode | None:
             cell.source = SOLUTION.sub(r"\1# your code here\n\1raise NotImplementedError", cell.source)
         elif cell.source.startswith("check."):
             cell.metadata = {"tags": ["raises-exception"]}  # "Run All" goes on below an exercise that is not done yet
-    return notebook if notebook != lesson else None
+    return notebook
 
 
 def is_current(source: Path, path: Path) -> bool:
@@ -214,12 +217,15 @@ def mistakes() -> str:
 def main() -> None:
     (HERE / "exercises").mkdir(exist_ok=True)
     (HERE / "exercises/README.md").write_text(mistakes())
-    for source in sorted((HERE / "source").glob("*.py")):
+    named = [word.removesuffix(".py") for word in sys.argv[1:] if word != "--all"]
+    sources = [HERE / "source" / f"{name}.py" for name in named] or sorted((HERE / "source").glob("*.py"))
+    for source in sources:
         notebook, path = lesson(source), HERE / f"{source.stem}.ipynb"
-        if exercises := student(notebook):
-            nbformat.write(exercises, HERE / "exercises" / path.name)
+        exercises = student(notebook)
         kept = None if "--all" in sys.argv else with_old_outputs(notebook, path)
         nbformat.write(kept or execute(notebook), path)
+        if exercises:
+            nbformat.write(exercises, HERE / "exercises" / path.name)
         print(f"{path.name}: {'as it was executed' if kept else 'executed'}, {path.stat().st_size / 1000:.0f} KB")
 
 

@@ -22,6 +22,11 @@ def names_of(value):
     return value if isinstance(value, str) else None
 
 
+def test_every_check_is_an_attribute():
+    """Also l03_walk, which a module is called as well."""
+    assert [name for name, exercise in CHECKS.items() if getattr(checks, name) is not exercise] == []
+
+
 def test_an_exercise_is_found_where_it_is_defined():
     assert CHECKS["l01_one_step"] is checks.l01_one_step is l01.l01_one_step
     assert [name for name, exercise in CHECKS.items() if not exercise.bugs] == []

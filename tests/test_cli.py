@@ -45,7 +45,7 @@ def test_one_command_writes_both_digits_and_again_the_same(tmp_path):
     args = ("sample", "a handwritten seven", "3", "--model", "mnist", "--steps", 20, "--scale", 2, "--seed", 0, "--out")
     for name in ("x.png", "y.png"):
         code, out, _ = run(*args, tmp_path / name)
-        assert code == 0 and out == f"{tmp_path / name}: 2 pictures\n"
+        assert code == 0 and out == f"{tmp_path / name}: 2 images\n"
     assert (tmp_path / "x.png").read_bytes() == (tmp_path / "y.png").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.png", "y.png"]
     assert picture(tmp_path / "x.png") == (2 * 116 + 4, 116 + 4, 1)
@@ -53,7 +53,7 @@ def test_one_command_writes_both_digits_and_again_the_same(tmp_path):
 
 def test_n_pictures_of_each_prompt_and_animations(tmp_path, capsys):
     main(["sample", "7", "-n", "8", "--steps", "2", "--out", str(tmp_path / "eight.png")])
-    assert "8 pictures" in capsys.readouterr().out
+    assert "8 images" in capsys.readouterr().out
     assert picture(tmp_path / "eight.png")[0] == 8 * 116 + 4
     for name in ("walk.gif", "walk.apng"):
         main(["sample", "7", "--steps", "3", "--out", str(tmp_path / name)])
@@ -219,7 +219,7 @@ def test_words_from_training_to_pictures_and_what_is_not_read_is_said(tmp_path, 
     assert "draw with it: minidiff sample" in capsys.readouterr().out
     main(["sample", "a red seven", "a red elephant", "--model", str(folder), "--steps", "1", "--out", str(out)])
     said = capsys.readouterr()
-    assert said.out == f"{out}: 2 pictures\n" and picture(out) == (2 * 132 + 4, 132 + 4, 1)
+    assert said.out == f"{out}: 2 images\n" and picture(out) == (2 * 132 + 4, 132 + 4, 1)
     assert said.err.count("minidiff: ") == 1 and "not in the vocabulary, read in pieces: elephant\n" in said.err
     main(["evaluate", str(folder), "-n", "20", "--steps", "1", "--scale", "1"])
     table = capsys.readouterr().out
@@ -243,6 +243,6 @@ def test_emoji_are_drawn_from_words(tmp_path, capsys):
     out = tmp_path / "apple.png"
     main(["sample", "a twemoji emoji of a red apple", "--model", "emoji", "--steps", "2", "--out", str(out)])
     said = capsys.readouterr()
-    assert said.out == f"{out}: 1 picture\n" and "minidiff:" not in said.err  # every word is known
+    assert said.out == f"{out}: 1 image\n" and "minidiff:" not in said.err  # every word is known
     main(["sample", "a noto emoji of a zeppelin", "--model", "emoji", "--steps", "1", "--out", str(out)])
     assert "in no caption of its training, read in pieces: zeppelin" in capsys.readouterr().err

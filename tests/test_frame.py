@@ -20,10 +20,14 @@ REFRESH = "run: python tests/test_frame.py"
 
 
 def counted(text: str) -> str:
-    """minidiff/README.md with the line counts of the files as they are."""
-    lines = {path: len((GUIDE.parent / path).read_text().splitlines()) for _, path, *_ in CORE_FILE.findall(text)}
-    text = CORE_FILE.sub(lambda m: f"{m[1]}{lines[m[2]]}{m[4]}", text)
-    return re.sub(r"(?<=Its files have )[\d,]+(?= lines)", f"{sum(lines.values()):,}", text)
+    """minidiff/README.md with the line counts of the files as they are, in tens: a few lines more are no other number."""
+    lines = core_lines(text)
+    text = CORE_FILE.sub(lambda m: f"{m[1]}{round(lines[m[2]], -1)}{m[4]}", text)
+    return re.sub(r"(?<=Its files have about )[\d,]+(?= lines)", f"{round(sum(lines.values()), -2):,}", text)
+
+
+def core_lines(text: str) -> dict[str, int]:
+    return {path: len((GUIDE.parent / path).read_text().splitlines()) for _, path, *_ in CORE_FILE.findall(text)}
 
 
 def badged(text: str, repository: str = REPOSITORY) -> str:
@@ -40,11 +44,14 @@ def badged(text: str, repository: str = REPOSITORY) -> str:
 
 def test_the_line_counts_of_the_core_are_true():
     text = GUIDE.read_text()
-    assert text == counted(text), REFRESH
+    said = {path: int(count) for _, path, count, _ in CORE_FILE.findall(text)}
+    assert {path: n for path, n in core_lines(text).items() if abs(n - said[path]) > 20} == {}, REFRESH
+    total = int(re.search(r"Its files have about ([\d,]+) lines", text)[1].replace(",", ""))
+    assert abs(sum(core_lines(text).values()) - total) <= 100, REFRESH
 
 
 def test_the_core_is_small():
-    lines = {path: int(count.replace(",", "")) for _, path, count, _ in CORE_FILE.findall(counted(GUIDE.read_text()))}
+    lines = core_lines(GUIDE.read_text())
     assert {path.split("/")[0] for path in lines} == {"diffusion", "networks", "training", "pipeline"}
     assert sum(lines.values()) <= 1500, lines
     assert {path: count for path, count in lines.items() if count > 270} == {}

@@ -85,7 +85,7 @@ def test_times_are_one_number_or_one_a_picture():
     alpha, sigma = flow().at(0.5, x0)
     assert alpha.shape == sigma.shape == ()
     for wrong in (torch.zeros(3), torch.zeros(4, 1), torch.zeros(4, 1, 1, 1)):
-        with pytest.raises(ValueError, match="one number or one a picture"):
+        with pytest.raises(ValueError, match="one number or one an image"):
             flow().at(wrong, x0)
 
 

@@ -6,8 +6,9 @@ schedules, predictions, ideal, grids, samplers, guidance.
 # ruff: noqa: I001
 
 from minidiff.diffusion.schedules import (
-    SCHEDULES, Schedule, cosine, edm, flow, linear, rescheduled, scaled_linear, table, zero_terminal_snr,
+    SCHEDULES, Schedule, cosine, edm, flow, linear, scaled_linear, table,
 )  # fmt: skip
+from minidiff.diffusion.more_schedules import rescheduled, zero_terminal_snr
 from minidiff.diffusion.predictions import (
     EPS, FLOW, PREDICTIONS, X0, Denoiser, Prediction, V, denoiser, predict, target, to_x0,
 )  # fmt: skip

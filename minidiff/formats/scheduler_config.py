@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from minidiff.diffusion.grids import GRIDS
+from minidiff.diffusion.more_schedules import zero_terminal_snr
 from minidiff.diffusion.predictions import EPS, FLOW, X0, Prediction, V
 from minidiff.diffusion.samplers import DEFAULT_SAMPLER, IN_DIFFUSERS, InDiffusers
-from minidiff.diffusion.schedules import SCHEDULES, Schedule, table, zero_terminal_snr
+from minidiff.diffusion.schedules import SCHEDULES, Schedule, table
 from minidiff.registry import UserError
 
 
@@ -103,7 +104,7 @@ def scheduler_config(schedule: str, prediction: str) -> dict:
     words = {pred.name: word for word, pred in PREDICTED.items()}
     if (schedule, prediction) == ("flow", "flow"):
         how = {"use_flow_sigmas": True, "flow_shift": 1.0, "steps_offset": 1}
-    elif schedule in TABLES and prediction != "flow":
+    elif schedule in TABLES and prediction in words and prediction != "flow":
         how = dict(zip(("beta_start", "beta_end"), TABLES[schedule], strict=True)) | {"beta_schedule": schedule}
         how |= {"timestep_spacing": "trailing", "steps_offset": 1}
     else:

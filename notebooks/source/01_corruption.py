@@ -216,7 +216,7 @@ side_by_side(lambda schedule: 0.5, "at the same time")
 #
 # $$\text{SNR}(t) = \alpha_t^2 / \sigma_t^2$$
 #
-# A `Schedule` can be asked for the time at which the ratio $\sigma/\alpha$ has a given value. Take the time at which each of the five
+# A `Schedule` can be asked for the time at which the ratio $\sigma/\alpha$ has a given value. Take the time at which each schedule
 # has SNR = 1, as much picture as noise:
 
 # %%
@@ -234,7 +234,7 @@ print(f"largest difference between any two: {gap:.1e}")
 # Five times, one picture. So a schedule decides only *how long the walk stays at each level of noise*. It is a choice of pace, not of
 # path, and lesson 03 will use that: a network trained under one schedule can be walked under another.
 #
-# The comparison of all five, as curves:
+# The comparison of all schedules, as curves:
 
 # %%
 show(figures.schedules(list(SCHEDULES), t=0.5))

@@ -365,7 +365,7 @@ print(f"x = {x:.3f}, velocity = {velocity:.3f}")
 print(f"x0 = x - t * velocity = {x - 0.25 * velocity:.3f},  eps = x + (1 - t) * velocity = {x + 0.75 * velocity:.3f}")
 
 # %% [markdown]
-# Now the shipped model, which says *flow*, on eight digits. Its answer is turned into each of the other three (`target`),
+# Now the shipped model, which says *flow*, on eight digits. Its answer is turned into each of the others (`target`),
 # and each of those back into a picture (`to_x0`).
 
 # %%
@@ -389,7 +389,7 @@ for name, other in PREDICTIONS.items():
 
 # %% [markdown]
 # The numbers differ, the picture does not. Does it matter then what a network is trained to say? Yes, since networks make
-# mistakes. Add the same small error to each of the four answers, and see how large it is in the picture:
+# mistakes. Add the same small error to each of these answers, and see how large it is in the picture:
 
 # %%
 ts = torch.linspace(0.02, 0.98, 49)

@@ -628,7 +628,7 @@ widgets.sampler(pipe)
 # | 2M: a line through two beliefs | $\hat{x}_0 + \frac{h}{2 h'} (\hat{x}_0 - \hat{x}_0')$ | {{samplers.dpmpp_2m: x0_hat + width / (2 * last_width) * (x0_hat - last_x0_hat)}} |
 # | even times | $t_i = 1 - i/n$ | {{grids.uniform: return torch.linspace(start, end, n + 1}} |
 # | straight lines | $\alpha = 1 - t, \; \sigma = t$ | {{schedules.flow: return Schedule(lambda t: 1 - t, lambda t: t, _thousands)}} |
-# | one network on another path | $\sigma/\alpha$ equal on both | {{schedules.rescheduled: return trained.time_of(path.sigma(t) / path.alpha(t))}} |
+# | one network on another path | $\sigma/\alpha$ equal on both | {{more_schedules.rescheduled: return trained.time_of(path.sigma(t) / path.alpha(t))}} |
 #
 # ## Exercises
 #

@@ -27,6 +27,7 @@ def discovered() -> dict[str, Exercise]:
 
 
 CHECKS = discovered()
+globals().update(CHECKS)  # also where a module has the same name
 
 
 def __getattr__(name: str) -> Exercise:
