@@ -27,8 +27,8 @@ class Train:
     schedule: str | None = None
     """The noise schedule; `minidiff list` names the choices. For models that generate images."""
     data: Path | None = None
-    """Folder of the data. For cifar10: with its archive, or to fetch it into (170 MB); None: the user's cache. For
-    color_digits: with tars of images and captions in webdataset's format, to train on instead."""
+    """Folder of the data, instead of the data set's own: of its idx files or its archive, which is fetched into it; or of tars
+    of images and captions in webdataset's format, where the recipe reads captions."""
     seed: int = 0
     """The same seed gives the same weights on the same machine."""
     device: str | None = None

@@ -64,14 +64,14 @@ def from_pil(picture: Image.Image, channels: int = 3) -> Tensor:
     return torch.from_numpy(pixels.reshape(*pixels.shape[:2], channels)).permute(2, 0, 1)[None] / 127.5 - 1
 
 
-def mask_from_pil(mask: Image.Image, size: tuple[int, int], places: tuple[int, int]) -> Tensor:
+def mask_from_pil(mask: Image.Image, size: tuple[int, int], grid: tuple[int, int]) -> Tensor:
     """A mask on the latents' grid, (1, 1, h, w) of 0 and 1: 1 where it is white.
 
-    size: (height, width) of the image, which the mask must have too, or a UserError. places: those of the latents. A
+    size: (height, width) of the image, which the mask must have too, or a UserError. grid: (h, w) of the latents. A
     latent pixel takes what its upper left pixel says, as in diffusers.
     """
     _check_size(mask, size)
-    return F.interpolate((from_pil(mask, 1) >= 0).float(), size=places)
+    return F.interpolate((from_pil(mask, 1) >= 0).float(), size=grid)
 
 
 def _check_size(mask: Image.Image, size: tuple[int, int]) -> None:

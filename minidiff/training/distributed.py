@@ -65,16 +65,16 @@ def my_rows(count: int) -> slice:
     return slice(first, first + mine)
 
 
-def batch_parts(ask: nn.Module, count: int, parts: int = 1) -> Iterator[tuple[slice, float]]:
+def batch_parts(wrapped: nn.Module, count: int, parts: int = 1) -> Iterator[tuple[slice, float]]:
     """This process's rows of a batch in up to `parts` parts, and the fraction of its rows that each holds.
 
-    ask: from `together`. Gradients add up in it; the last part's backward averages the sum over the processes.
+    wrapped: from `together`. Gradients add up in it; the last part's backward averages the sum over the processes.
     """
     mine = my_rows(count)
     rows = range(mine.start, mine.stop)
     step = -(-len(rows) // parts)
     *early, last = [rows[k : k + step] for k in range(0, len(rows), step)]
-    with ask.no_sync() if early and isinstance(ask, DistributedDataParallel) else nullcontext():
+    with wrapped.no_sync() if early and isinstance(wrapped, DistributedDataParallel) else nullcontext():
         for part in early:
             yield slice(part.start, part.stop), len(part) / len(rows)
     yield slice(last.start, last.stop), len(last) / len(rows)
@@ -94,10 +94,10 @@ def any_of(flag: bool) -> bool:
 
 def of_first(number: int) -> int:
     """The first process's number. All must call it."""
-    told = torch.tensor(number)
+    value = torch.tensor(number)
     if size() > 1:
-        dist.broadcast(told, src=0)
-    return int(told)
+        dist.broadcast(value, src=0)
+    return int(value)
 
 
 @contextmanager

@@ -89,7 +89,7 @@ def optimise(
     """
     device = next(net.parameters()).device
     mode = "reduce-overhead" if config.graphs else None
-    ask = together(cast(nn.Module, torch.compile(net, mode=mode)) if config.compile else net)
+    wrapped = together(cast(nn.Module, torch.compile(net, mode=mode)) if config.compile else net)
     ema = EMA(net, config.ema)
     nets = nn.ModuleDict({"net": net, "ema": ema.net})
     how = {"weight_decay": config.weight_decay, "fused": config.fused or None}  # False: PyTorch's slowest of three ways
@@ -107,9 +107,9 @@ def optimise(
             size = next(len(each) for each in drawn if each is not None)
             optimizer.zero_grad()
             value = torch.zeros((), device=device)
-            for rows, fraction in batch_parts(ask, size, config.accumulate):  # usually one: all rows
+            for rows, fraction in batch_parts(wrapped, size, config.accumulate):  # usually one: all rows
                 with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
-                    part = loss(ask, *(each if each is None else each[rows] for each in drawn))
+                    part = loss(wrapped, *(each if each is None else each[rows] for each in drawn))
                 (fraction * part).backward()
                 value = value + fraction * part.detach()  # not +=: that would keep the dtype of the zero
             nn.utils.clip_grad_norm_(net.parameters(), config.clip)
