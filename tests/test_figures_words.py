@@ -261,7 +261,7 @@ def test_the_mean_over_heads_and_blocks_of_one_size(tiny):
 def test_the_words_of_a_prompt(tiny, monkeypatch, prompt, titles):
     from minidiff.course.figures import words as figures_words
 
-    monkeypatch.setattr(figures_words, "readable", lambda text, _: f'"{text}"')
+    monkeypatch.setattr(figures_words, "fitted", lambda text, _: text)
     words = figures_words._words(tiny, prompt)
     assert [title for title, _ in words] == titles
     assert [place for _, places in words for place in places] == list(range(24))  # each token once
