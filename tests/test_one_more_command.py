@@ -29,6 +29,7 @@ from minidiff.diffusion import (
 )
 from minidiff.evaluation import EVALUATIONS
 from minidiff.evaluation.report import Evaluation, Report
+from minidiff.registry import UserError
 from minidiff.training.optimise import OptimConfig
 from minidiff.training.recipe import RECIPES, Recipe
 
@@ -164,3 +165,12 @@ def test_samplers_of_the_pipeline_follow_the_registry(registered, tmp_path):
     for grid in ("uniform", "karras", NAME):
         assert pipe.latents(["7"], grid=grid, steps=2, scale=1).isfinite().all()
     assert torch.equal(pipe.latents(["7"], steps=2, guidance=NAME), pipe.latents(["7"], steps=2, scale=1))
+
+
+def test_a_weak_model_sees_the_same_noise():
+    """Of another schedule it would see another amount of noise than it was trained for."""
+    pipe = TextToImage.load("mnist", device="cpu")
+    other = TextToImage(replace(pipe.config, schedule="cosine"), pipe.net, "cpu")
+    with pytest.raises(UserError, match="does not draw images of the same kind"):
+        pipe.stream(["7"], guidance="autoguidance", weak=other)
+    pipe.stream(["7"], guidance="autoguidance", weak=pipe)

@@ -86,7 +86,8 @@ class Options:
         if "weak" in takes and self.weak is None:
             raise UserError(f"the guidance {self.guidance} needs a worse model to compare with: give one, weak")
         if self.weak is not None:
-            if self.weak.latent_shape(None) != pipe.latent_shape(None):
+            kinds = [(model.latent_shape(), model.config.schedule) for model in (self.weak, pipe)]
+            if kinds[0] != kinds[1]:
                 raise UserError(f"{self.weak.config.name} does not draw images of the same kind as {pipe.config.name}")
             asked = prompts if isinstance(prompts, Tensor) else self.weak.encode(prompts)
             options["weak"] = denoiser(self.weak.net.unet, pipe.schedule, self.weak.prediction, asked)

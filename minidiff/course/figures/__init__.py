@@ -6,3 +6,7 @@ from minidiff.course.figures.page import BLUE, COLOURS, FIGURES, GRAY, GREEN, OR
 __all__ = ["BLUE", "COLOURS", "FIGURES", "GRAY", "GREEN", "ORANGE", "PURPLE", "RED", "SKY", "STYLE", "look"]
 
 __getattr__ = attributes(__name__, FIGURES, "figure")
+
+
+def __dir__() -> list[str]:  # for completion
+    return [*__all__, *FIGURES]

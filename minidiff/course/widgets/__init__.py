@@ -53,3 +53,7 @@ def view(
 
 
 __getattr__ = attributes(__name__, WIDGETS, "widget")
+
+
+def __dir__() -> list[str]:  # for completion
+    return ["WIDGETS", *WIDGETS]
