@@ -58,14 +58,6 @@ def read_tensors(path: str | Path) -> dict:
         raise UserError(f"{path} is not a whole safetensors file ({error})") from None
 
 
-def load_weights(net, path: str | Path) -> None:
-    """Load every tensor of the file into the network, a torch module. Raises UserError if anything does not fit."""
-    try:
-        net.load_state_dict(read_tensors(path))
-    except RuntimeError as error:  # PyTorch lists every mismatch, one a line
-        raise UserError(f"{path} does not fit its model:{str(error).splitlines()[1]}") from None
-
-
 def check_writable(path: str | Path, kinds: tuple[str, ...]) -> Path:
     """`path`, if a file of one of these kinds (".png", ...) can be written there: ask before the work. Raises UserError."""
     path = Path(path)

@@ -4,18 +4,15 @@ A text is lowercased and split into words. A word starts as bytes, so that nothi
 by a list of merges learned from many texts, the most frequent first: a common word ends as one piece, a rare one as several.
 """
 
-import json
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from itertools import pairwise
-from pathlib import Path
 from typing import Self
 
 import regex  # Python's re, with \p{L}, a letter of any script, and \p{N}, a number
 import torch
 
-from minidiff.files import write
 from minidiff.registry import UserError
 
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -110,42 +107,6 @@ class Tokenizer:
         pieces = [*LETTER.values(), *(letter + STOP for letter in LETTER.values()), *map("".join, learned), START, END]
         words = spelled if any(len(pieces) > 1 for pieces in spelled.values()) else ()
         return cls({piece: id for id, piece in enumerate(dict.fromkeys(pieces))}, learned, length, words=words)
-
-    @classmethod
-    def load(cls, folder: str | Path, length: int = 77, pad: str | None = None) -> Self:
-        """Read CLIP's vocab.json and merges.txt, or transformers 5's tokenizer.json, and words.txt. Raises UserError."""
-        try:
-            path = Path(folder) / "words.txt"
-            words = path.read_text(encoding="utf-8").split() if path.exists() else ()
-            path = Path(folder) / "tokenizer.json"
-            if path.exists() and not (Path(folder) / "vocab.json").exists():
-                both = json.loads(path.read_text(encoding="utf-8"))["model"]
-                vocab, lines = dict(both["vocab"]), [" ".join(pair) for pair in both["merges"]]
-            else:
-                path = Path(folder) / "vocab.json"
-                vocab = dict(json.loads(path.read_text(encoding="utf-8")))
-                path = Path(folder) / "merges.txt"
-                lines = path.read_text(encoding="utf-8").splitlines()
-        except FileNotFoundError:
-            raise UserError(f"{path} is missing") from None
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise UserError(f"{path} cannot be read ({error})") from None
-        merges = [tuple(line.split()) for line in lines if line and not line.startswith("#version")]
-        for merge in merges:
-            if len(merge) != 2:
-                raise UserError(f'{path} has the line "{" ".join(merge)}", which is not a pair')
-        try:
-            return cls(vocab, merges, length, pad, words)
-        except ValueError as error:
-            raise UserError(f"{folder}: {error}") from None
-
-    def save(self, folder: str | Path) -> None:
-        """Write vocab.json, merges.txt and, if there are words, words.txt into a folder; created if missing."""
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        write(Path(folder) / "vocab.json", json.dumps(self.vocab, ensure_ascii=False))
-        write(Path(folder) / "merges.txt", "\n".join(["#version: 0.2", *map(" ".join, self.merges), ""]))
-        if self.words:
-            write(Path(folder) / "words.txt", "\n".join([*sorted(self.words), ""]))
 
     def __call__(self, texts: str | list[str]) -> torch.Tensor:
         """Ids (B, length): start, text, end, padding. A text that is too long is truncated before the end token."""

@@ -20,7 +20,7 @@ def hub(files, damaged=(), repo="someone/clip"):
     class Handler(BaseHTTPRequestHandler):
         def head(self):
             asked.append(f"{self.command} {self.path}")
-            file = self.path.removeprefix(f"/{repo}/resolve/main/")
+            file = self.path.removeprefix(f"/{repo}/resolve/").partition("/")[2]  # of main, or of a commit
             if file not in files:
                 self.send_response(404)
                 known = self.path.startswith(f"/{repo}/")

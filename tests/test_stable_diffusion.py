@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from minidiff.formats.unet import FIXED, load_unet, unet_config
 from minidiff.networks import UNetConfig
 from minidiff.pipeline.text_to_image import TextToImage
 
-UNET = "unet/diffusion_pytorch_model.safetensors"
+VAE, UNET = "vae/diffusion_pytorch_model.safetensors", "unet/diffusion_pytorch_model.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +79,7 @@ def test_a_missing_shard_is_named(tmp_path):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision(folder, dtype):
+    edit(folder / "vae/config.json", force_upcast=False)
     pipe, exact = TextToImage.load(folder, "cpu", dtype), TextToImage.load(folder, "cpu")
     assert {p.dtype for p in (*pipe.net.parameters(), *pipe.vae.parameters())} == {dtype}
     walk = [list(p.stream(PROMPT, steps=3, scale=2.0)) for p in (pipe, exact)]
@@ -85,6 +87,19 @@ def test_half_precision(folder, dtype):
     pictures = [p.decode(w[-1].x) for p, w in zip((pipe, exact), walk, strict=True)]
     assert pictures[0].dtype == torch.float32
     assert (pictures[0] - pictures[1]).abs().max() < 0.1
+
+
+def test_a_vae_that_asks_for_float32_gets_it(folder):
+    """What it computes inside is beyond float16: its images would be black."""
+    tensors = read_tensors(folder / VAE)
+    large = {"decoder.conv_in.weight": tensors["decoder.conv_in.weight"] * 1e5}
+    write_tensors(folder / VAE, tensors | large)
+    decoded = {}
+    for upcast in (True, False):
+        edit(folder / "vae/config.json", force_upcast=upcast)
+        pipe = TextToImage.load(folder, "cpu", torch.float16)
+        decoded[upcast] = pipe.decode(torch.ones(1, 4, 4, 4))
+    assert decoded[True].isfinite().all() and not decoded[False].isfinite().all()
 
 
 def test_saved_again_it_is_the_same(folder, tmp_path):
@@ -167,10 +182,14 @@ def test_an_inpainting_checkpoint_is_refused(folder):
 @pytest.mark.parametrize(
     ("field", "value", "complaint"),
     [
-        ("prediction_type", "score", "unknown prediction_type 'score'; there is epsilon, v_prediction"),
-        ("beta_schedule", "squaredcos_cap_v2", "unknown beta_schedule 'squaredcos_cap_v2'"),
-        ("timestep_spacing", "random", "unknown timestep_spacing 'random'"),
-        ("_class_name", "FlowMatchEulerDiscreteScheduler", "minidiff does not know FlowMatchEulerDiscreteScheduler"),
+        ("prediction_type", "score", "prediction_type is 'score': Input should be 'epsilon', 'v_prediction'"),
+        ("beta_schedule", "squaredcos_cap_v2", "beta_schedule is 'squaredcos_cap_v2': Input should be 'linear'"),
+        ("timestep_spacing", "random", "timestep_spacing is 'random': Input should be 'leading'"),
+        (
+            "_class_name",
+            "FlowMatchEulerDiscreteScheduler",
+            "_class_name is FlowMatchEulerDiscreteScheduler: minidiff knows",
+        ),
     ],
 )
 def test_an_unknown_scheduler(folder, field, value, complaint):
@@ -274,6 +293,63 @@ def test_from_the_hub(at, published, saved):  # noqa: F811
     assert same(TextToImage.load("someone/tiny", "cpu").net, pipe.net)
 
 
+def test_one_revision_of_all_files_from_the_hub(at, published, tmp_path):  # noqa: F811
+    """What is fetched first says which commit all the others are of, and what is saved keeps it."""
+    with hub(published, repo="someone/tiny") as (address, asked):
+        at(address)
+        pipe = TextToImage.load("someone/tiny@v1", "cpu")
+    where = {path.split("/resolve/")[1].partition("/")[::2] for path in asked}
+    assert {file for revision, file in where if revision == "v1"} == {"model_index.json"}
+    assert {revision for revision, _ in where} == {"v1", "0" * 40}
+    pipe.save(tmp_path / "kept")
+    assert TextToImage.load(tmp_path / "kept", "cpu").config.name == f"someone/tiny@{'0' * 40}"
+
+
+def test_a_folder_does_not_shadow_a_shipped_model(tmp_path, monkeypatch, saved):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(saved, "mnist")
+    assert TextToImage.load("mnist", "cpu").config.name == "mnist" != TextToImage.load("./mnist", "cpu").config.unet
+    assert TextToImage.load("./mnist", "cpu").vae and TextToImage.load(Path("mnist"), "cpu").vae
+
+
+@pytest.mark.parametrize(
+    ("tensor", "complaint"),
+    [
+        (lambda t: t.fill_(float("nan")), "has numbers that are not finite"),
+        (lambda t: t.double() * 1e300, "has numbers that are not finite, or too large for torch.float32"),
+        (lambda t: t.to(torch.int64), "has numbers of kind I64"),
+        (lambda t: t.bool(), "has numbers of kind BOOL"),
+        (lambda t: t.to(torch.float8_e4m3fn), "has numbers of kind F8_E4M3"),
+    ],
+)
+def test_weights_that_are_no_numbers_to_compute_with(folder, tensor, complaint):
+    tensors = read_tensors(folder / UNET)
+    write_tensors(folder / UNET, tensors | {"conv_in.bias": tensor(tensors["conv_in.bias"])})
+    assert f"{UNET}: conv_in.bias {complaint}" in refused(folder)
+
+
+@pytest.mark.parametrize("file", ["../unet.safetensors", "/etc/passwd", "a\\b.safetensors", "model.bin", ""])
+def test_a_list_of_files_names_none_elsewhere(folder, file):
+    (folder / UNET).unlink()
+    (folder / f"{UNET}.index.json").write_text(json.dumps({"weight_map": {"conv_in.bias": file}}))
+    assert "is not the name of a safetensors file in the same folder" in refused(folder)
+
+
+def test_a_tokenizer_of_another_text_tower(folder):
+    path = folder / "tokenizer/vocab.json"
+    vocab = json.loads(path.read_text()) if path.exists() else None
+    if vocab is None:
+        path = folder / "tokenizer/tokenizer.json"
+        fields = json.loads(path.read_text())
+        fields["added_tokens"].append({"id": 10**4, "content": "<cat-toy>"})
+        path.write_text(json.dumps(fields))
+        assert "the token '<cat-toy>' was added to its vocabulary" in refused(folder)
+        fields["added_tokens"].pop()
+        fields["model"]["vocab"]["zebra"] = len(fields["model"]["vocab"])
+        path.write_text(json.dumps(fields))
+    assert "tokens are not the" in refused(folder)
+
+
 def test_half_precision_from_the_hub(at, published):  # noqa: F811
     names = {name: name.replace(".safetensors", ".fp16.safetensors") for name in published}
     with hub({names[name]: content for name, content in published.items()}, repo="someone/tiny") as (address, _):
@@ -327,8 +403,8 @@ def test_a_path_that_is_not_there_is_no_id(tmp_path, monkeypatch):
 def test_tensors_are_read_one_by_one(folder, monkeypatch):
     """No second copy of the weights: nothing of a file is read before it is needed, and each tensor once."""
     read = []
-    original = Checkpoint.__getitem__
-    monkeypatch.setattr(Checkpoint, "__getitem__", lambda self, name: read.append(name) or original(self, name))
+    original = Checkpoint.read
+    monkeypatch.setattr(Checkpoint, "read", lambda self, name, dtype: read.append(name) or original(self, name, dtype))
     unet = load_unet(folder / "unet")
     assert sorted(read) == sorted(unet.state_dict())
     read.clear()

@@ -18,7 +18,8 @@ from minidiff.diffusion import (
     trailing,
     uniform,
 )
-from minidiff.formats.scheduler_config import PREDICTED, scheduler_config, timing_of
+from minidiff.formats.scheduler_config import FIXED, PREDICTED, scheduler_config, timing_of
+from minidiff.registry import UserError
 
 SD = {  # as Stable Diffusion 1.x has it
     "_class_name": "PNDMScheduler", "beta_end": 0.012, "beta_schedule": "scaled_linear", "beta_start": 0.00085,
@@ -118,11 +119,17 @@ def test_what_diffusers_has_no_word_for(schedule, prediction):
     ("more", "complaint"),
     [
         ({"prediction_type": "flow_prediction"}, "flow_prediction needs use_flow_sigmas"),
-        ({"use_flow_sigmas": True}, "flow_prediction with flow_shift 1 alone"),
-        ({"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": 3.0}, "flow_shift 1 alone"),
-        ({"_class_name": None}, "does not know None"),
+        ({"use_flow_sigmas": True}, "flow_prediction needs use_flow_sigmas"),
+        ({"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": 3.0}, "flow_shift is 3.0"),
+        ({"_class_name": None}, "_class_name is None"),
+        ({"beta_start": "0.1"}, "beta_start is '0.1': "),
+        ({"beta_end": 1.5}, "betas must lie between 0 and 1"),
+        ({"trained_betas": [0.1, 0.2]}, "trained_betas has 2 entries for 1000 steps"),
+        ({"num_train_timesteps": 2**62}, "num_train_timesteps is 4611686018427387904"),
+        ({"timestep_spacing": "quadratic"}, "timestep_spacing is 'quadratic': Input should be 'leading'"),
+        *(({name: "else"}, f"{name} is else, and minidiff knows") for name in FIXED),
     ],
 )
 def test_what_is_not_known(more, complaint):
-    with pytest.raises(ValueError, match=f"^here: .*{complaint}"):
-        timing_of(SD | more, "here")
+    with pytest.raises(UserError, match=complaint):
+        timing_of(SD | more)

@@ -127,9 +127,10 @@ def test_missing_and_damaged_files_are_named(theirs):
     assert f"{path} is not a whole safetensors file" in refused(theirs)
     path.unlink()
     assert refused(theirs) == f"{path} is missing"
-    for damaged in ("[1", "3"):
-        (theirs / "config.json").write_text(damaged)
-        assert refused(theirs).startswith(f"{theirs / 'config.json'} does not describe a VAE (")
+    (theirs / "config.json").write_text("[1")
+    assert refused(theirs).startswith(f"{theirs / 'config.json'} does not describe a VAE (")
+    (theirs / "config.json").write_text("3")
+    assert refused(theirs) == f"{theirs / 'config.json'}: is 3: Input should be an object"
     (theirs / "config.json").unlink()
     assert refused(theirs).endswith("config.json is missing")
 
@@ -168,8 +169,8 @@ def test_a_pickle_is_refused(theirs):
             "and minidiff's VAE knows ['UpDecoderBlock2D', 'UpDecoderBlock2D'] alone",
         ),
         ("norm_num_groups", 5, "8 channels cannot be split into 5 groups"),
-        ("scaling_factor", 0, "scaling must be above 0, got 0"),
-        ("block_out_channels", 8, "'int' object is not iterable"),
+        ("scaling_factor", 0, "scaling_factor is 0: it must lie between 0.0001 and 10000.0"),
+        ("block_out_channels", 8, "block_out_channels is 8: Input should be a valid array"),
     ],
 )
 def test_what_our_vae_cannot_do_is_refused(field, value, complaint):

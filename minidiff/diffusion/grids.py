@@ -21,17 +21,19 @@ def uniform(n: int, schedule: Schedule, start: float = 1.0, end: float = 0.0) ->
 
 
 def karras(
-    n: int, schedule: Schedule, sigma_min: float = 0.002, sigma_max: float | None = None, rho: float = 7.0
+    n: int, schedule: Schedule, sigma_min: float | None = None, sigma_max: float | None = None, rho: float = 7.0
 ) -> Tensor:
     """Dense where the noise is faint: sigma/alpha to the power 1/rho is evenly spaced, then 0.
 
-    Karras et al. 2022, equation 5. sigma_max: the schedule's own ratio at t = 1, at most 80.
+    Karras et al. 2022, equation 5. sigma_max: the schedule's own ratio at t = 1, at most 80. sigma_min: its ratio at
+    index 0 of a table (0.0292 for Stable Diffusion; a network of a table knows no earlier time), else 0.002.
     """
     _positive(n)
-    if sigma_max is None:
-        one = torch.ones((), dtype=torch.float64)
-        sigma_max = min(80.0, float(schedule.sigma(one) / schedule.alpha(one)))
-    ramp = torch.linspace(sigma_max ** (1 / rho), sigma_min ** (1 / rho), n, dtype=torch.float64)
+    ends = torch.tensor([1 / (schedule.steps or 1), 1.0], dtype=torch.float64)
+    first, last = (schedule.sigma(ends) / schedule.alpha(ends)).tolist()
+    most = min(80.0, last) if sigma_max is None else sigma_max
+    least = (first if schedule.steps else 0.002) if sigma_min is None else sigma_min
+    ramp = torch.linspace(most ** (1 / rho), least ** (1 / rho), n, dtype=torch.float64)
     return torch.cat([schedule.time_of(ramp**rho), torch.zeros(1, dtype=torch.float64)])
 
 

@@ -88,7 +88,7 @@ def stops(times: Tensor, schedule: Schedule) -> list[Stop]:
     ]
 
 
-@sampler(InDiffusers("DDPMScheduler", "leading", spare=0, ends_at_first=True, draws_noise=True))
+@sampler(InDiffusers("DDPMScheduler", "leading", spare=0, draws_noise=True))
 @torch.no_grad()
 def ddpm(
     denoise: Denoiser, x: Tensor, times: Tensor, schedule: Schedule, *,

@@ -161,7 +161,7 @@ def table(alphas: Tensor) -> Schedule:
     )
 
 
-SCHEDULES: dict[str, Callable[[], Schedule]] = {
+SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "linear": linear,
     "cosine": cosine,
     "scaled_linear": scaled_linear,

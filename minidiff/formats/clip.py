@@ -9,13 +9,15 @@ from pathlib import Path
 import torch
 
 from minidiff.files import asset
-from minidiff.formats.hub import fetched, find
-from minidiff.formats.safetensors import Checkpoint, Part, described, fill, read_json, save_net, tuples
+from minidiff.formats.hub import fetch, find
+from minidiff.formats.json_files import about, checked, config, read_json
+from minidiff.formats.safetensors import Checkpoint, Part, file_names, fill, save_net
+from minidiff.formats.tokenizer_files import TOKENIZER_FILES, load_tokenizer, save_tokenizer
 from minidiff.networks import CLIP, CLIPConfig, CLIPText, CLIPTextConfig, CLIPVision, CLIPVisionConfig
 from minidiff.tokenizer import Tokenizer
 
 SHIPPED = ("clip", "clip_emoji")
-FILES = ("config.json", "vocab.json", "merges.txt", "model.safetensors")  # what a CLIP on the hub is; the largest last
+FILES = (["config.json"], *TOKENIZER_FILES, file_names("model"))  # what a CLIP on the hub is, see `fetch`
 
 
 WORDS = {
@@ -26,7 +28,7 @@ WORDS = {
 }
 BOTH = {  # of the two networks
     "what": "CLIP",
-    "fixed": {"layer_norm_eps": 1e-5, "num_channels": 3},
+    "fixed": {"layer_norm_eps": 1e-5, "num_channels": 3, "use_attention_mask": False},
     "follows": lambda config: {"intermediate_size": 4 * config.width},
 }
 
@@ -43,7 +45,7 @@ TEXT = Part(
     words=WORDS | {"vocab_size": "vocab", "max_position_embeddings": "length", "eos_token_id": "end"},
     absent={"hidden_size": 512, "num_attention_heads": 8},
     # 2 is a mistake in old files; pooling then takes the highest number
-    more=lambda fields, path: {"end": None} if fields.get("eos_token_id") == 2 else {},
+    more=lambda fields: {"end": None} if fields.get("eos_token_id") == 2 else {},
     rename=lambda name: _needed(name.removeprefix("text_model.")),  # so called in some files
     label={"architectures": ["CLIPTextModel"], "model_type": "clip_text_model", "dtype": "float32"}
     | dict.fromkeys(("bos_token_id", "pad_token_id")),
@@ -68,36 +70,34 @@ def load_clip(name: str | Path = "clip", device: str | torch.device = "cpu") -> 
     """
     shipped = {name: asset(f"weights/{name}") for name in SHIPPED}
     hint = " (or a folder, or an id such as openai/clip-vit-large-patch14)"
-    folder = find(str(name), shipped, "CLIP", hint, lambda repo: [fetched(repo, file) for file in FILES][-1].parent)
+    folder = find(name, shipped, "CLIP", hint, lambda repo: fetch(repo, FILES))
     path = folder / "clip.json"
     if path.exists():
-        config = described(path, "a CLIP", _config)
+        fields = read_json(path, "a CLIP")
+        with about(path):
+            ours = config(CLIPConfig, fields)
     else:
         path = folder / "config.json"
-        config = clip_config(read_json(path, "a CLIP"), path)
+        ours = clip_config(read_json(path, "a CLIP"), path)
     with torch.device("meta"):
-        clip = CLIP(config)
-    return fill(clip, Checkpoint(folder, "model"), _needed).to(device), Tokenizer.load(
-        folder, length=config.text.length
-    )
+        clip = CLIP(ours)
+    return fill(clip, Checkpoint(folder, "model"), _needed).to(device), load_tokenizer(folder, ours.text)
 
 
 def save_clip(clip: CLIP, tokenizer: Tokenizer, folder: str | Path) -> None:
     """Write model.safetensors (float16), clip.json, vocab.json and merges.txt."""
-    tokenizer.save(folder)
+    save_tokenizer(tokenizer, folder)
     save_net(clip, folder, "clip.json", dataclasses.asdict(clip.config))
 
 
-def _config(fields: dict) -> CLIPConfig:
-    text, vision = CLIPTextConfig(**fields["text"]), CLIPVisionConfig(**tuples(fields["vision"]))
-    return CLIPConfig(text, vision, fields["dim"])
-
-
 def clip_config(fields: dict, path: Path) -> CLIPConfig:
-    """Our config for what transformers wrote into a CLIPModel's config.json."""
-    # files from 2022 say some things twice; what stands in *_config_dict is meant
-    text, vision = (
-        part.config((fields.get(f"{name}_config") or {}) | (fields.get(f"{name}_config_dict") or {}), path)
-        for name, part in (("text", TEXT), ("vision", VISION))
-    )
-    return CLIPConfig(text, vision, fields.get("projection_dim", 512))
+    """Our config for what transformers wrote into a CLIPModel's config.json. Raises UserError."""
+    dim = fields.get("projection_dim", 512)
+    towers = {}
+    for name, part in (("text", TEXT), ("vision", VISION)):
+        # files from 2022 say some things twice; what stands in *_config_dict is meant
+        with about(f"{path}: {name}_config"):
+            said = [checked(dict | None, fields.get(f"{name}_config{end}")) or {} for end in ("", "_dict")]
+        towers[name] = dataclasses.asdict(part.config(said[0] | said[1], path))
+    with about(path):
+        return config(CLIPConfig, towers | {"dim": dim}, {"dim": "projection_dim"})

@@ -24,6 +24,15 @@ class ModelConfig:
     labels: str = "mnist"  # a data set with classes: what a prompt can ask for, where no text tower reads it
     text: CLIPTextConfig | None = None  # the text tower that reads the prompt
 
+    def __post_init__(self):
+        unet = self.unet
+        if unet.in_channels != unet.out_channels:
+            raise ValueError(f"the UNet sees {unet.in_channels} channels, and predicts {unet.out_channels}")
+        if self.text and self.text.width != unet.context_dim:
+            raise ValueError(
+                f"the text tower writes tokens of {self.text.width} numbers; the UNet reads {unet.context_dim}"
+            )
+
     def build(self) -> Conditional:
         """The network, with random weights. A text tower is not trained with it: it can read already."""
         if self.text:

@@ -9,13 +9,15 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from minidiff.files import ROOTS, asset, load_weights
-from minidiff.formats import diffusers_folder
+from minidiff.files import ROOTS, asset
+from minidiff.formats import diffusers_folder, json_files
 from minidiff.formats.hub import find
-from minidiff.formats.model_config import ModelConfig
-from minidiff.formats.safetensors import PICKLES, described, save_net, tuples
+from minidiff.formats.json_files import about, read_json
+from minidiff.formats.model_config import ModelConfig, named_timing
+from minidiff.formats.safetensors import PICKLES, Checkpoint, fill, save_net
 from minidiff.formats.scheduler_config import Timing
-from minidiff.networks import CLASSIFIERS, VAE, CLIPTextConfig, Conditional, UNetConfig
+from minidiff.formats.tokenizer_files import load_tokenizer, save_tokenizer
+from minidiff.networks import CLASSIFIERS, VAE, Conditional
 from minidiff.registry import UserError, choose
 from minidiff.tokenizer import Tokenizer
 
@@ -33,7 +35,7 @@ def find_model(name: str | Path) -> Path:
         why = "a pickle, which can run any program" if path.suffix in PICKLES else "one file"
         raise UserError(f"{path} is {why}: minidiff reads folders in diffusers' layout, with safetensors in them")
     hint = " (or a folder with a model, or an id on huggingface.co)"
-    return find(str(name), models(), "model", hint, diffusers_folder.fetch)
+    return find(name, models(), "model", hint, diffusers_folder.fetch)
 
 
 def read(folder: Path, device: torch.device, dtype: torch.dtype | None = None) -> tuple:
@@ -41,9 +43,15 @@ def read(folder: Path, device: torch.device, dtype: torch.dtype | None = None) -
     if diffusers_folder.is_folder(folder):
         half = device.type == "cuda" and dtype is None
         return diffusers_folder.read(folder, device, torch.float16 if half else dtype or torch.float32)
-    config = described(folder / "model.json", "a model", _config)
-    load_weights(net := config.build(), folder / "model.safetensors")
-    return config, net, device, Tokenizer.load(folder, config.text.length) if config.text else None
+    path = folder / "model.json"
+    fields = read_json(path, "a model")
+    with about(path):
+        config = json_files.config(ModelConfig, fields)
+        named_timing(config)  # whose names are known
+        with torch.device("meta"):
+            net = config.build()
+    fill(net, Checkpoint(folder, "model"))
+    return config, net, device, load_tokenizer(folder, config.text) if config.text else None
 
 
 def save(folder: Path, config: ModelConfig, net: Conditional, tokenizer: Tokenizer | None,
@@ -53,16 +61,11 @@ def save(folder: Path, config: ModelConfig, net: Conditional, tokenizer: Tokeniz
         return diffusers_folder.save(folder, config, net, tokenizer, vae, timing)
     save_net(net, folder, "model.json", dataclasses.asdict(config))
     if tokenizer:
-        tokenizer.save(folder)
-
-
-def _config(fields: dict) -> ModelConfig:
-    unet, text = UNetConfig(**tuples(fields.pop("unet"))), fields.pop("text", None)
-    return ModelConfig(unet=unet, text=text and CLIPTextConfig(**text), **tuples(fields))
+        save_tokenizer(tokenizer, folder)
 
 
 def load_classifier(name: str, device: str | torch.device = "cpu", folder: Path | None = None) -> nn.Module:
     """The shipped classifier of that name in `networks.CLASSIFIERS`, or the one in `folder`, ready to use."""
-    net = choose(name, CLASSIFIERS, "classifier")()
-    load_weights(net, (folder or asset(f"weights/{name}")) / "model.safetensors")
-    return net.eval().requires_grad_(False).to(device)
+    with torch.device("meta"):
+        net = choose(name, CLASSIFIERS, "classifier")()
+    return fill(net, Checkpoint(folder or asset(f"weights/{name}"), "model")).to(device)

@@ -1,24 +1,25 @@
-"""Networks in folders: tensors, and a JSON file that says what they are, in our words or a library's.
+"""Networks in folders: tensors, and a config that says what they are, in our words or a library's.
 
 Weights are read from safetensors alone: a .bin, .ckpt or .pt file is a pickle, and reading one can run any program.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, Generic, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from minidiff.files import write, write_tensors
+from minidiff.files import write_tensors
+from minidiff.formats.json_files import about, checked, config, read_json, write_json
 from minidiff.registry import UserError
+from minidiff.tokenizer import shorten
 
-T = TypeVar("T")
 Net = TypeVar("Net", bound=nn.Module)
 PICKLES = (".bin", ".ckpt", ".pt", ".pth")
+FLOATS = ("F64", "F32", "F16", "BF16")  # the kinds of numbers that weights are made of
 
 
 class Checkpoint:
@@ -31,16 +32,26 @@ class Checkpoint:
     def __init__(self, folder: Path, stem: str):
         names = file_names(stem)
         self.path = next((folder / name for name in names if (folder / name).is_file()), folder / names[0])
-        self.where = {}  # a tensor's name: the open file that has it
-        for name in files_of(self.path):
-            opened = _opened(folder / name)
-            self.where |= dict.fromkeys(opened.keys(), opened)
+        index = index_of(self.path)
+        files = {name: _opened(folder / name) for name in sorted(set(index.values())) or [self.path.name]}
+        names = {file: opened.keys() for file, opened in files.items()}
+        self.where = {name: files[file] for file in files for name in names[file]}  # a tensor's name: its file
+        for name, file in index.items():
+            if name not in names[file]:
+                raise UserError(f"{folder / file} has no {name}, against what {self.path.name} says")
+            self.where[name] = files[file]
 
     def shape(self, name: str) -> tuple[int, ...]:
         return tuple(self.where[name].get_slice(name).get_shape())
 
-    def __getitem__(self, name: str) -> Tensor:
-        return self.where[name].get_tensor(name)
+    def read(self, name: str, dtype: torch.dtype) -> Tensor:
+        """A tensor in this precision. Raises UserError unless it has floating-point numbers, all of them finite."""
+        if (kind := self.where[name].get_slice(name).get_dtype()) not in FLOATS:
+            raise UserError(f"{self.path}: {name} has numbers of kind {kind}: weights are {', '.join(FLOATS)}")
+        tensor = self.where[name].get_tensor(name).to(dtype)
+        if not tensor.isfinite().all():
+            raise UserError(f"{self.path}: {name} has numbers that are not finite, or too large for {dtype}")
+        return tensor
 
 
 def file_names(stem: str) -> list[str]:
@@ -49,11 +60,17 @@ def file_names(stem: str) -> list[str]:
     return [f"{stem}.{end}" for end in ends]
 
 
-def files_of(path: Path) -> list[str]:
-    """The files that hold tensors: this one, or, if it is a list, those that it names."""
-    if path.suffix != ".json":
-        return [path.name]
-    return sorted(set(dict(read_json(path, "the files of a checkpoint").get("weight_map") or {}).values()))
+def index_of(path: Path) -> dict[str, str]:
+    """Of a list of files: a tensor's name, and the file beside it that has it. Nothing of any other file."""
+    if ".index." not in path.name:
+        return {}
+    index = read_json(path, "the files of a checkpoint").get("weight_map")
+    with about(f"{path}: weight_map"):
+        index = checked(dict[str, str], index)
+        for file in index.values():
+            if PureWindowsPath(file).name != file or not file.endswith(".safetensors"):
+                raise UserError(f"{file!r} is not the name of a safetensors file in the same folder")
+    return index
 
 
 def _opened(path: Path):
@@ -75,7 +92,12 @@ def fill(net: Net, checkpoint: Checkpoint, rename: Callable[[str], str | None] =
     convolutions are taken as matrices. One tensor after the other, so that they never lie twice in memory.
     """
     misfit, wanted = f"{checkpoint.path} does not fit its model", net.state_dict()
-    theirs = {ours: name for name in checkpoint.where if (ours := rename(name)) is not None}
+    theirs = {}
+    for name in checkpoint.where:
+        if (ours := rename(name)) in theirs:
+            raise UserError(f"{misfit}: {theirs[ours]} and {name} are the same")
+        if ours is not None:
+            theirs[ours] = name
     for name, tensor in wanted.items():
         if name not in theirs:
             raise UserError(f"{misfit}: it has no {name}")
@@ -84,7 +106,7 @@ def fill(net: Net, checkpoint: Checkpoint, rename: Callable[[str], str | None] =
             raise UserError(f"{misfit}: {name} has shape {shape}, expected {tuple(tensor.shape)}")
     if more := next((name for name in theirs if name not in wanted), None):
         raise UserError(f"{misfit}, which has no {more}")
-    read = {name: checkpoint[theirs[name]].to(dtype).reshape(tensor.shape) for name, tensor in wanted.items()}
+    read = {name: checkpoint.read(theirs[name], dtype).reshape(tensor.shape) for name, tensor in wanted.items()}
     net.load_state_dict(read, assign=True)
     return net.eval().requires_grad_(False)
 
@@ -101,23 +123,23 @@ class Part(Generic[Net]):
     absent: dict[str, Any]  # what a field is where their file leaves it out, if it is not our default
     fixed: dict[str, Any]  # what our network has no choice about
     follows: Callable[[Any], dict[str, Any]]  # our config -> what else their file says, and must say
-    more: Callable[[dict, Path], dict[str, Any]] = lambda fields, path: {}  # what they say -> the other fields of ours
+    more: Callable[[dict], dict[str, Any]] = lambda fields: {}  # what they say -> the other fields of ours
     rename: Callable[[str], str | None] = lambda name: name  # see `fill`
     label: dict[str, Any] = field(default_factory=dict)  # what is written for them alone
 
     def config(self, fields: dict, path: Path) -> Any:
         """Our config for what they wrote into a config.json. Raises UserError if it would compute something else."""
         given = self.absent | fields
-        said = {our: given[their] for their, our in self.words.items() if their in given} | self.more(fields, path)
-        try:
-            config = self.kind(**tuples(said))
-        except (TypeError, ValueError) as error:
-            raise UserError(f"{path}: {error}") from None
-        for name, value in (self.fixed | self.follows(config)).items():
-            found, every = fields.get(name, value), [value] * len(getattr(config, "channels", ()))
-            if found not in (value, every):  # some are given once a level
-                raise UserError(f"{path}: {name} is {found}, and minidiff's {self.what} knows {value} alone")
-        return config
+        with about(path):
+            said = {our: given[their] for their, our in self.words.items() if their in given} | self.more(fields)
+            ours = config(self.kind, said, {our: their for their, our in self.words.items()})
+            for name, value in (self.fixed | self.follows(ours)).items():
+                found, every = fields.get(name, value), [value] * len(getattr(ours, "channels", ()))
+                if found not in (value, every):  # some are given once a level
+                    raise UserError(
+                        f"{name} is {shorten(str(found), 60)}, and minidiff's {self.what} knows {value} alone"
+                    )
+        return ours
 
     def load(self, folder: str | Path, device: str | torch.device = "cpu",
              dtype: torch.dtype = torch.float32) -> Net:  # fmt: skip
@@ -134,34 +156,12 @@ class Part(Generic[Net]):
         save_net(net, folder, "config.json", fields | self.follows(net.config) | self.label | more, self.stem)
 
 
-def save_net(net: nn.Module, folder: str | Path, name: str, about: dict, stem: str = "model") -> None:
+def save_net(net: nn.Module, folder: str | Path, name: str, fields: dict, stem: str = "model") -> None:
     """Write a network's tensors (float16), and beside them what it is, under this name."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.half() for name, tensor in net.state_dict().items()}
+    if wrong := next((name for name, tensor in tensors.items() if not tensor.isfinite().all()), None):
+        raise UserError(f"{folder} is not written: {wrong} has numbers that are not finite in float16")
     write_tensors(folder / f"{stem}.safetensors", tensors, {"format": "pt"})  # transformers asks for that word
-    write_json(folder / name, about)
-
-
-def write_json(path: Path, fields: dict) -> None:
-    write(path, json.dumps(fields, indent=2) + "\n")
-
-
-def read_json(path: Path, what: str) -> dict:
-    """The fields of a JSON file that describes `what`, or a UserError."""
-    if not path.is_file():
-        raise UserError(f"{path} is missing")
-    return described(path, what, dict)
-
-
-def described(path: Path, what: str, build: Callable[[dict], T]) -> T:
-    """What is built of the fields of a JSON file, or a UserError."""
-    try:
-        return build(dict(json.loads(path.read_text(encoding="utf-8"))))
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        raise UserError(f"{path} does not describe {what} ({error})") from None
-
-
-def tuples(fields: dict) -> dict:
-    """The fields of a config, which JSON knows no tuples for."""
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+    write_json(folder / name, fields)

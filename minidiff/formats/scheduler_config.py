@@ -5,8 +5,10 @@ config instead, and what that means is known here alone. There the times also de
 schedulers counts its own way, see `InDiffusers`.
 """
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,7 +19,9 @@ from minidiff.diffusion.more_schedules import zero_terminal_snr
 from minidiff.diffusion.predictions import EPS, FLOW, X0, Prediction, V
 from minidiff.diffusion.samplers import DEFAULT_SAMPLER, IN_DIFFUSERS, InDiffusers
 from minidiff.diffusion.schedules import SCHEDULES, Schedule, table
+from minidiff.formats.json_files import checked
 from minidiff.registry import UserError
+from minidiff.tokenizer import shorten
 
 
 @dataclass(frozen=True)
@@ -38,55 +42,89 @@ TABLES = {"linear": (1e-4, 0.02), "scaled_linear": (0.00085, 0.012)}  # beta's f
 OTHERS = {"EulerAncestralDiscreteScheduler", "LMSDiscreteScheduler", "PNDMScheduler"}
 
 
-def timing_of(config: dict, where: str = "the scheduler's config") -> Timing:
-    """What a scheduler's config of diffusers means. where: its name. Raises UserError for what is not known here."""
-    kind, predicted = config.get("_class_name"), config.get("prediction_type", "epsilon")
-    if kind not in (known := OTHERS.union(like.scheduler for like in IN_DIFFUSERS.values())):
-        raise UserError(f"{where}: minidiff does not know {kind}; it knows {', '.join(sorted(known))}")
-    if predicted not in PREDICTED:
-        raise UserError(f"{where}: unknown prediction_type {predicted!r}; there is {', '.join(PREDICTED)}")
-    n, prediction = config.get("num_train_timesteps", 1000), PREDICTED[predicted]
-    if config.get("use_flow_sigmas"):
-        if config.get("flow_shift", 1.0) != 1 or prediction is not FLOW:
-            raise UserError(f"{where}: of the flows, minidiff knows flow_prediction with flow_shift 1 alone")
+@dataclass(frozen=True)
+class SchedulerConfig:
+    """The keys of a scheduler_config.json that are followed; the defaults are diffusers'."""
+
+    num_train_timesteps: int = 1000
+    beta_schedule: Literal["linear", "scaled_linear"] = "linear"
+    beta_start: float = 1e-4
+    beta_end: float = 0.02
+    trained_betas: list[float] | None = None  # in place of the three above
+    prediction_type: Literal["epsilon", "v_prediction", "sample", "flow_prediction"] = "epsilon"
+    timestep_spacing: Literal["leading", "linspace", "trailing"] | None = None  # None: what the sampler has there
+    set_alpha_to_one: bool = True
+    rescale_betas_zero_snr: bool = False
+    use_karras_sigmas: bool = False
+    use_flow_sigmas: bool = False
+
+    def __post_init__(self):
+        if not 1 <= self.num_train_timesteps <= 10**5:
+            raise ValueError(f"num_train_timesteps is {self.num_train_timesteps}: it must lie between 1 and 100000")
+        if self.trained_betas is not None and len(self.trained_betas) != self.num_train_timesteps:
+            raise ValueError(
+                f"trained_betas has {len(self.trained_betas)} entries for {self.num_train_timesteps} steps"
+            )
+        if not all(0 < beta < 1 for beta in self.trained_betas or (self.beta_start, self.beta_end)):
+            raise ValueError("betas must lie between 0 and 1")
+        if self.use_flow_sigmas != (self.prediction_type == "flow_prediction"):
+            raise ValueError("flow_prediction needs use_flow_sigmas, and the other way round")
+
+
+# What would change the images, and is not done here: the values that are accepted. All other keys do nothing to them:
+# tests/parity/test_configs.py says of each why.
+FIXED = dict.fromkeys(
+    ("thresholding", "use_beta_sigmas", "use_dynamic_shifting", "use_exponential_sigmas", "use_lu_lambdas"), False
+) | {
+    "final_sigmas_type": "zero", "flow_shift": 1.0, "interpolation_type": "linear", "shift_terminal": None,
+    "sigma_max": None, "sigma_min": None, "timestep_type": "discrete",
+}  # fmt: skip
+
+
+def timing_of(fields: dict) -> Timing:
+    """What a scheduler's config of diffusers means. Raises UserError for what is not known here."""
+    known = OTHERS.union(like.scheduler for like in IN_DIFFUSERS.values())
+    if (kind := fields.get("_class_name")) not in known:
+        raise UserError(f"_class_name is {shorten(str(kind), 60)}: minidiff knows {', '.join(sorted(known))} alone")
+    for name, value in FIXED.items():
+        if (found := fields.get(name, value)) not in (value, None):
+            raise UserError(f"{name} is {shorten(str(found), 60)}, and minidiff knows {value} alone")
+    followed = {field.name for field in dataclasses.fields(SchedulerConfig)}
+    given = {name: value for name, value in fields.items() if name in followed and value is not None}
+    config: SchedulerConfig = checked(SchedulerConfig, given)
+    n, prediction = config.num_train_timesteps, PREDICTED[config.prediction_type]
+    if config.use_flow_sigmas:
         schedule = replace(SCHEDULES["flow"](), net_time=lambda t: (n * t).trunc())  # diffusers tells it whole times
-        return Timing(schedule, prediction, lambda steps, sampler: _flow_times(steps, n), config=config)
-    if prediction is FLOW:
-        raise UserError(f"{where}: flow_prediction needs use_flow_sigmas")
-    schedule = _betas(config, n, where)
-    spacing = config.get("timestep_spacing")
-    if spacing not in (None, "leading", "linspace", "trailing"):
-        raise UserError(f"{where}: unknown timestep_spacing {spacing!r}; there is leading, linspace, trailing")
+        return Timing(schedule, prediction, lambda steps, sampler: _flow_times(steps, n), config=fields)
+    schedule = _betas(config)
 
     def times(steps: int, sampler: str) -> Tensor:
-        if config.get("use_karras_sigmas"):
+        if config.use_karras_sigmas:
             return GRIDS["karras"](steps, schedule)
         like = IN_DIFFUSERS.get(sampler, InDiffusers())
-        grid = spacing or like.spacing
+        grid = config.timestep_spacing or like.spacing
         how = {} if grid == "trailing" else {"spare": like.spare}
         if grid == "leading":
             how["offset"] = 1  # whatever the config says: the pipelines of diffusers set it to 1
         if grid != "linspace" and like.ends_at_first:
-            how["to_first"] = not config.get("set_alpha_to_one", True)
+            how["to_first"] = not config.set_alpha_to_one
         return GRIDS[grid](steps, schedule, **how)
 
     def scaled(sampler: str) -> bool:
         like = IN_DIFFUSERS.get(sampler, InDiffusers())
-        return like.scales_noise and (spacing or like.spacing) != "leading"
+        return like.scales_noise and (config.timestep_spacing or like.spacing) != "leading"
 
-    return Timing(schedule, prediction, times, scaled, config)
+    return Timing(schedule, prediction, times, scaled, fields)
 
 
-def _betas(config: dict, n: int, where: str) -> Schedule:
-    first, last, kind = (config.get(f"beta_{name}") for name in ("start", "end", "schedule"))
-    kind = kind or "linear"
-    if config.get("trained_betas") is not None:
-        schedule = table(torch.cumprod(1 - torch.tensor(config["trained_betas"], dtype=torch.float64), dim=0).sqrt())
-    elif kind in TABLES:
-        schedule = SCHEDULES[kind](n, 1e-4 if first is None else first, 0.02 if last is None else last)
+def _betas(config: SchedulerConfig) -> Schedule:
+    if config.trained_betas is not None:
+        betas = torch.tensor(config.trained_betas, dtype=torch.float64)
+        schedule = table(torch.cumprod(1 - betas, dim=0).sqrt())
     else:
-        raise UserError(f"{where}: unknown beta_schedule {kind!r}; there is {', '.join(TABLES)}")
-    return zero_terminal_snr(schedule) if config.get("rescale_betas_zero_snr") else schedule
+        ends = config.beta_start, config.beta_end
+        schedule = SCHEDULES[config.beta_schedule](config.num_train_timesteps, *ends)
+    return zero_terminal_snr(schedule) if config.rescale_betas_zero_snr else schedule
 
 
 def _flow_times(steps: int, n: int) -> Tensor:

@@ -1,7 +1,5 @@
 """The UNet's weights, in diffusers' files. Of its words for a UNet all is known here and nowhere else."""
 
-from pathlib import Path
-
 from minidiff.formats.safetensors import Part
 from minidiff.networks import UNet, UNetConfig
 from minidiff.registry import UserError
@@ -38,12 +36,14 @@ def _follows(config: UNetConfig) -> dict:
     } | (summary if config.pooled else {})
 
 
-def _more(fields: dict, path: Path) -> dict:
+def _more(fields: dict) -> dict:
     levels, known = fields.get("down_block_types", FOUR), {word: looks for looks, word in DOWN.items()}
-    if wrong := next((word for word in levels if word not in known), None):
-        raise UserError(f"{path}: down_block_types has {wrong}, and minidiff's UNet knows {', '.join(known)} alone")
-    attention = tuple(known[word] for word in levels)
-    return {"attention": attention, "pooled": fields.get("addition_embed_type") == "text"}
+    if wrong := [word for word in levels if word not in known]:
+        raise UserError(f"down_block_types has {wrong[0]}, and minidiff's UNet knows {', '.join(known)} alone")
+    return {
+        "attention": [known[word] for word in levels],
+        "pooled": fields.get("addition_embed_type") == "text",
+    }
 
 
 PART = Part(

@@ -9,9 +9,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler, UniPCMultistepScheduler
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    UniPCMultistepScheduler,
+)
 from diffusers.schedulers import (
     scheduling_ddim,
+    scheduling_ddpm,
     scheduling_dpmsolver_multistep,
     scheduling_euler_discrete,
     scheduling_unipc_multistep,
@@ -21,10 +28,12 @@ from minidiff.diffusion import (
     EPS,
     V,
     ddim,
+    ddpm,
     denoiser,
     dpmpp_2m,
     dpmpp_2m_sde,
     euler,
+    karras,
     leading,
     linspace,
     scaled_linear,
@@ -37,6 +46,7 @@ from minidiff.diffusion import (
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # np.array(tensor)
 
 BETAS = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "num_train_timesteps": 1000}
+DDPM = partial(DDPMScheduler, **BETAS, clip_sample=False, variance_type="fixed_small")
 DDIM = partial(DDIMScheduler, **BETAS, clip_sample=False)
 EULER = partial(EulerDiscreteScheduler, **BETAS)
 DPM = partial(
@@ -53,6 +63,7 @@ TO_0 = {"set_alpha_to_one": True}  # DDIM ends at t = 0 ...
 TO_FIRST = {"set_alpha_to_one": False}  # ... or at index 0 of the table
 
 ROWS = {  # name: (our sampler, our grid, their scheduler, its options)
+    "ddpm leading 1": (ddpm, partial(leading, offset=1), DDPM, LEADING | {"steps_offset": 1}),
     "ddim leading 0": (ddim, leading, DDIM, LEADING | TO_0),
     "ddim leading 1": (ddim, partial(leading, offset=1), DDIM, LEADING | TO_0 | {"steps_offset": 1}),
     "ddim leading 0 to first": (ddim, partial(leading, to_first=True), DDIM, LEADING | TO_FIRST),
@@ -76,7 +87,15 @@ ROWS = {  # name: (our sampler, our grid, their scheduler, its options)
     "unipc trailing": (unipc, trailing, UNIPC, TRAILING),
     "unipc linspace": (unipc, partial(linspace, spare=1), UNIPC, LINSPACE),
 }  # fmt: skip
-SCALED = ("euler trailing", "euler linspace")  # start at sigma * latents, all others at the latents themselves
+CLOSE = {  # their times are not ours: Euler interpolates them in sigma / alpha, 2M rounds them
+    "euler karras": (euler, karras, EULER, LINSPACE | {"use_karras_sigmas": True}),
+    "2m karras": (dpmpp_2m, karras, DPM, LINSPACE | {"use_karras_sigmas": True}),
+}
+SCALED = (
+    "euler trailing",
+    "euler linspace",
+    "euler karras",
+)  # start at sigma * latents, all others at the latents themselves
 
 CASES = [
     (row, n)
@@ -103,9 +122,9 @@ class Net:
         return torch.tanh(0.3 * x + 0.1 * torch.sin(time / 100))
 
 
-def compare(row, n, prediction, tolerance, latents=LATENTS, schedule=SCHEDULE, **more):
-    """Walk both ways and compare; `more` are options of diffusers' scheduler beyond those of the row."""
-    sampler, grid, scheduler_class, options = ROWS[row]
+def compare(row, n, prediction, tolerance, latents=LATENTS, schedule=SCHEDULE, apart=1e-4, **more):
+    """Sample both ways and compare. apart: how far the times may be, of 0 .. 999; more: further options of the scheduler."""
+    sampler, grid, scheduler_class, options = (ROWS | CLOSE)[row]
 
     ours, times = Net(), grid(n, schedule)
     x = latents * schedule.sigma(times[0]).to(latents) if row in SCALED else latents
@@ -121,9 +140,11 @@ def compare(row, n, prediction, tolerance, latents=LATENTS, schedule=SCHEDULE, *
     for t, eps in zip(scheduler.timesteps, drawn, strict=True):
         out = theirs(scheduler.scale_model_input(y, t), t)
         how = {"variance_noise": eps} if scheduler_class is SDE else {}
+        if scheduler_class is DDPM:
+            scheduling_ddpm.randn_tensor = lambda *_, eps=eps, **__: eps
         y = scheduler.step(out, t, y, **how).prev_sample
 
-    assert ours.times == pytest.approx(theirs.times, rel=0, abs=1e-4)  # of 0 .. 999
+    assert ours.times == pytest.approx(theirs.times, rel=0, abs=apart)
     assert x.dtype == y.dtype == latents.dtype
     assert (x - y).abs().max() <= tolerance * y.abs().max()
 
@@ -131,7 +152,13 @@ def compare(row, n, prediction, tolerance, latents=LATENTS, schedule=SCHEDULE, *
 @pytest.fixture
 def double(monkeypatch):
     """Where the schedulers say float32 they get float64: what still differs is not rounding."""
-    modules = scheduling_ddim, scheduling_euler_discrete, scheduling_dpmsolver_multistep, scheduling_unipc_multistep
+    modules = (
+        scheduling_ddim,
+        scheduling_ddpm,
+        scheduling_euler_discrete,
+        scheduling_dpmsolver_multistep,
+        scheduling_unipc_multistep,
+    )
     for module in modules:
         for name, library in (("torch", torch), ("np", np)):
             monkeypatch.setattr(module, name, SimpleNamespace(**{**vars(library), "float32": library.float64}))
@@ -141,7 +168,17 @@ def double(monkeypatch):
 @pytest.mark.parametrize(("row", "n"), CASES)
 def test_same_walk(double, row, n, prediction):
     # euler linspace stops between the table's entries, where diffusers interpolates sigma / alpha and we the angle
-    compare(row, n, prediction, tolerance=1e-6 if row == "euler linspace" else 1e-13)
+    # ddpm: diffusers never lets the noise that it adds be less than 1e-10, not even in the last step
+    tolerance = {"euler linspace": 1e-6, "ddpm leading 1": 1e-9}.get(row, 1e-13)
+    compare(row, n, prediction, tolerance)
+
+
+@pytest.mark.parametrize("n", [10, 25, 50])
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_karras(double, prediction, n):
+    """The ramp runs between the table's own ends: down to 0.002, as it is for `edm`, 2M differed by 0.05."""
+    compare("euler karras", n, prediction, tolerance=1e-6, apart=0.05)
+    compare("2m karras", n, prediction, tolerance=1e-4, apart=0.5)
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)

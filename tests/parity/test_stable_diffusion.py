@@ -19,7 +19,7 @@ from tiny_sd import NEGATIVE, PROMPT, tiny
 
 from minidiff.diffusion import table
 from minidiff.files import asset
-from minidiff.formats.safetensors import read_json
+from minidiff.formats.json_files import read_json
 from minidiff.pipeline.image_to_image import from_pil
 from minidiff.pipeline.text_to_image import TextToImage
 
