@@ -3,6 +3,7 @@
 Whatever such a file holds, the answer is that object, or one line with the file, the field, its value and what is allowed.
 """
 
+import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -81,7 +82,19 @@ def config(kind: type[T], fields: Mapping[str, Any], called: Mapping[str, str] =
     """The config of a network or model, numbers within RANGES. called: what the file calls a field. Raises UserError."""
     for field, value in fields.items():
         _within(field, value, called.get(field, field))
-    return checked(kind, fields, called=called)
+    built = checked(kind, fields, called)
+    for (
+        field,
+        value,
+    ) in fields.items():  # of a network, nothing is guessed: its tensors do not tell how many heads it has
+        missing = (
+            {inner.name for inner in dataclasses.fields(getattr(built, field))} - {*value}
+            if isinstance(value, Mapping)
+            else ()
+        )
+        if missing:
+            raise UserError(f"{field}.{min(missing)} is missing")
+    return built
 
 
 def _within(field: str, value: Any, called: str) -> None:
