@@ -4,7 +4,7 @@ BIN := .venv/bin
 # one thread for each of pytest's two workers
 TEST_ENV := OMP_NUM_THREADS=1 MINIDIFF_BUDGET=smoke
 
-.PHONY: demo check test lab notebooks figures
+.PHONY: demo check test fuzz lab notebooks figures
 
 demo: .venv/installed
 	mkdir -p demo
@@ -22,6 +22,10 @@ check: .venv/installed
 # all tests
 test: .venv/installed
 	$(TEST_ENV) $(BIN)/python -m pytest -n 2
+
+# the tests' mutated files, with other random numbers and many more of them
+fuzz: .venv/installed
+	$(TEST_ENV) $(BIN)/python -m pytest tests/hostile --hypothesis-profile=fuzz
 
 lab: .venv/installed
 	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks/00_tour.ipynb
