@@ -40,5 +40,5 @@ figures: .venv/installed
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --editable ".[notebooks,dev,parity,webdataset]"
+	$(BIN)/python -m pip install --quiet --editable ".[notebooks,dev,parity]"
 	touch $@

@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import secrets
+from functools import cache
 from pathlib import Path
 
 from minidiff.registry import UserError
@@ -11,31 +13,67 @@ ROOTS = (_PACKAGE / "_assets", _PACKAGE.parent / "assets")  # installed from a w
 
 
 def asset(name: str) -> Path:
-    """The path of a shipped file or folder, such as "weights/judge/model.safetensors". Raises FileNotFoundError."""
+    """The path of a shipped file or folder, such as "weights/judge/model.safetensors", checked like `whole`.
+
+    Raises FileNotFoundError if it is missing.
+    """
     for root in ROOTS:
         if (root / name).exists():
-            return root / name
+            return whole(root / name)
     raise FileNotFoundError(f"the shipped file assets/{name} is missing: clone or install minidiff again")
 
 
-def damaged_assets() -> list[str]:
-    """The shipped files that are missing or not as published, by the checksums in assets/SHA256SUMS."""
-    sums = asset("SHA256SUMS")
-    wrong = []
+def whole(path: Path) -> Path:
+    """This path. Raises UserError if it is a shipped file or folder, and not as published."""
+    for root in ROOTS:
+        if path.resolve().is_relative_to(root) and (damage := damaged_assets(path.resolve().relative_to(root))):
+            raise UserError(f"{damage[0]}. Get it back: git checkout assets, or install minidiff again")
+    return path
+
+
+def damaged_assets(inside: Path | str = "") -> list[str]:
+    """What is wrong with the shipped files, or those inside a folder of them, by the checksums in assets/SHA256SUMS."""
+    sums = next((root / "SHA256SUMS" for root in ROOTS if (root / "SHA256SUMS").is_file()), None)
+    if sums is None:
+        return ["assets/SHA256SUMS is missing"] if inside == "" else []
+    damage = []
     for line in sums.read_text().splitlines():
-        digest, name = line.split(maxsplit=1)
+        published, name = line.split(maxsplit=1)
         path = sums.parent / name
-        if not path.exists() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
-            wrong.append(name)
-    return wrong
+        if Path(name).is_relative_to(inside):
+            if not path.is_file():
+                damage.append(f"assets/{name} is missing")
+            elif (found := _sha256(path, path.stat().st_size, path.stat().st_mtime_ns)) != published:
+                damage.append(f"assets/{name} is damaged: its SHA-256 is {found}, of the published file {published}")
+    return damage
+
+
+@cache
+def _sha256(path: Path, size: int, changed: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write(path: str | Path, data: bytes | str) -> None:
-    """Write a temporary file and rename it: at every moment there is a whole file, the old or the new."""
+    """Write a temporary file and rename it: at every moment, and after a power cut, there is a whole file, the old or the new.
+
+    Raises OSError; what was there stays, and nothing is left beside it.
+    """
     path = Path(path)
-    beside = path.with_name(f".{path.name}.part")
-    beside.write_bytes(data.encode() if isinstance(data, str) else data)
-    os.replace(beside, path)
+    part = path.with_name(f".minidiff-{secrets.token_hex(8)}.part")  # of a legal length, and nobody's
+    try:
+        with part.open("xb") as file:  # x: neither a file nor a link is there
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except FileExistsError:
+        raise
+    except BaseException as error:  # Ctrl-C too
+        part.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise OSError(f"cannot write {path}: {error.strerror or error}") from None
+        raise
 
 
 def write_tensors(path: str | Path, tensors: dict, about: dict[str, str] | None = None) -> None:

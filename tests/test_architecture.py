@@ -15,7 +15,7 @@ ORDER = [
     "cli", "course", "evaluation", "training", "pipeline", "formats", "data", "tokenizer", "networks", "diffusion",
     "image_files", "device", "files", "registry",
 ]  # fmt: skip
-ALONE = {"diffusion", "networks", "image_files", "registry"}  # these import nothing else of minidiff
+ALONE = {"diffusion", "networks", "registry"}  # these import nothing else of minidiff
 TOP = {"__init__": {"pipeline"}, "__main__": {"cli"}}  # the two files above the list
 OF_THE_PACKAGE = {"TextToImage": "pipeline", "REPOSITORY": None, "__version__": None}  # from minidiff import ...
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if "_assets" not in path.parts)

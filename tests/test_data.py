@@ -109,7 +109,7 @@ def test_a_data_set_of_idx_files_is_one_call(clothes, tmp_path):
     "name, content, problem",
     [
         ("images-idx3", idx([0], 6, 28, 28)[:-1], "has 4,703 bytes after its header, which promises 4,704"),
-        ("images-idx3", idx([0], 6, 28, 28) + b"x", "has 4,705 bytes"),
+        ("images-idx3", idx([0], 6, 28, 28) + b"x", "has more bytes after its header, which promises 4,704"),
         ("images-idx3", idx([0], 6, 32, 32), "holds images of 32x32, expected 28x28"),
         ("images-idx3", idx([0], 6), "is not an idx file of bytes in 3 dimensions"),
         ("images-idx3", b"", "is not an idx file"),

@@ -118,7 +118,7 @@ def test_latents_are_taken_as_they_are(pipe, seven):
     ("options", "message"),
     [
         ({"mask": half()}, "a mask says what to keep"),
-        ({"init": Image.new("L", (30, 27))}, "must be multiples of 2, got 27x30"),
+        ({"init": Image.new("L", (30, 27))}, "size must be a multiple of 2, got 27x30"),
         ({"init": Image.new("L", (28, 28)), "mask": half(28, 26)}, "the mask is 28x26, and the picture 28x28"),
         ({"init": Image.new("L", (28, 28)), "size": 28}, "size is that of the image"),
         ({"init": Image.new("L", (28, 28)), "strength": 1.5}, "strength must lie between 0 and 1"),
@@ -131,7 +131,7 @@ def test_what_cannot_be_is_refused(pipe, options, message):
 
 
 def test_prepared_leaves_no_mask_where_none_was_given():
-    z, mask = prepared(torch.zeros(1, 4, 2, 2), None, 3, 8, None)
+    z, mask = prepared(torch.zeros(1, 4, 2, 2), None, (1, 4, 3), 8, None)
     assert z.shape == (1, 4, 2, 2)
     assert mask is None
 

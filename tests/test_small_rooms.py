@@ -1,5 +1,6 @@
 """Files, pictures of pictures, the doctor, the device: the rooms around the mathematics."""
 
+import hashlib
 import importlib.util
 import io
 import re
@@ -22,9 +23,9 @@ def test_a_file_is_whole_or_not_there(tmp_path, monkeypatch):
         raise OSError("no space left")
 
     monkeypatch.setattr(files.os, "replace", full)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(OSError, match="cannot write .*x.txt: no space"):
         files.write(path, "new")
-    assert path.read_text() == "old"
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
 def test_missing_assets_say_what_to_do():
@@ -49,7 +50,16 @@ def test_damage_is_found(tmp_path, monkeypatch):
     (tmp_path / "SHA256SUMS").write_text("0" * 64 + "  a.bin\n" + "0" * 64 + "  b.bin\n")
     (tmp_path / "a.bin").write_bytes(b"changed")
     monkeypatch.setattr(files, "ROOTS", (tmp_path,))
-    assert files.damaged_assets() == ["a.bin", "b.bin"]
+    changed, gone = files.damaged_assets()
+    digest = hashlib.sha256(b"changed").hexdigest()
+    assert changed == f"assets/a.bin is damaged: its SHA-256 is {digest}, of the published file {'0' * 64}"
+    assert gone == "assets/b.bin is missing"
+    with pytest.raises(ValueError, match=f"a.bin is damaged: .*{digest}.* Get it back: git checkout assets, or install"):
+        files.asset("a.bin")
+    (tmp_path / "SHA256SUMS").write_text(f"{digest}  a.bin\n")
+    assert files.damaged_assets() == [] and files.asset("a.bin") == tmp_path / "a.bin"
+    (tmp_path / "SHA256SUMS").unlink()
+    assert files.damaged_assets() == ["assets/SHA256SUMS is missing"]
 
 
 def test_a_sheet_shows_every_pixel():
@@ -85,11 +95,11 @@ def test_devices():
 def test_the_doctor_says_what_to_type(monkeypatch, capsys):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ipywidgets" else find(name))
-    monkeypatch.setattr(files, "damaged_assets", lambda: ["mnist/t10k-images-idx3-ubyte.gz"])
+    monkeypatch.setattr(files, "damaged_assets", lambda: ["assets/mnist/t10k-images-idx3-ubyte.gz is missing"])
     assert doctor.examine() == 1
     said = capsys.readouterr().out
     assert 'BAD  widgets: ipywidgets is missing\n     type: pip install -e ".[notebooks]"' in said
-    assert "t10k-images-idx3-ubyte.gz damaged or missing\n     type: git checkout assets" in said
+    assert "BAD  assets/mnist/t10k-images-idx3-ubyte.gz is missing\n     type: git checkout assets" in said
     assert "2 things to mend" in said
 
 

@@ -69,8 +69,8 @@ def kernel() -> Finding:
 def assets() -> Iterator[Finding]:
     from minidiff.files import damaged_assets
 
-    wrong = ", ".join(damaged_assets())
-    yield not wrong, f"assets: {wrong + ' damaged or missing' if wrong else 'all whole'}", "git checkout assets"
+    damage = damaged_assets()
+    yield from [(False, each, "git checkout assets") for each in damage] or [(True, "assets: all whole", "")]
 
 
 CHECKS: list[Callable[[], Iterator[Finding]]] = [python, libraries, device, memory, notebooks, assets]

@@ -20,7 +20,7 @@ from minidiff.cli.evaluate import Evaluate
 from minidiff.cli.list import List
 from minidiff.cli.sample import Sample
 from minidiff.cli.train import Train
-from minidiff.registry import UserError
+from minidiff.registry import UserError, enough_memory, one_line
 
 COMMANDS = {"sample": Sample, "train": Train, "evaluate": Evaluate, "list": List, "doctor": Doctor}
 
@@ -51,18 +51,19 @@ def is_ruler(line: str) -> bool:
 def fail(message: str) -> None:
     if int(os.environ.get("RANK", 0)):  # of several processes: what fails in all of them, the first one says
         time.sleep(2)
-    print(f"minidiff: {message}", file=sys.stderr)
+    print(f"minidiff: {one_line(message)}", file=sys.stderr)
     sys.exit(2)
 
 
 def main(args: list[str] | None = None) -> None:
     command = parse(sys.argv[1:] if args is None else args)
     try:
-        command.run()
+        with enough_memory():
+            command.run()
     except (UserError, OSError) as error:
         if os.environ.get("MINIDIFF_DEBUG"):  # show where it came from
             raise
-        fail(" ".join(str(error).split()))
+        fail(str(error))
     except KeyboardInterrupt:
         fail("stopped")
     except Exception:  # not the user's fault

@@ -1,13 +1,14 @@
 """`minidiff sample`: from prompts to a file of images."""
 
 import sys
+from collections import deque
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from minidiff.registry import UserError
+from minidiff.registry import UserError, one_line, say
 
 
 @dataclass
@@ -63,12 +64,13 @@ class Sample:
         from minidiff import image_files
         from minidiff.files import check_writable, write
 
-        moving = self.out.suffix.lower() in image_files.MOVING
+        suffix = self.out.suffix.lower()
+        moving = suffix in image_files.MOVING
         check_writable(self.out, image_files.STILL + image_files.MOVING)
         for name in ("n", "tile"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise UserError(f"{name} must be at least 1, got {value}")
-        init, mask = (path and image(path) for path in (self.init, self.mask))
+        init, mask = (path and image_files.read_image(path, str(path)) for path in (self.init, self.mask))
         import torch
         from tqdm import tqdm
 
@@ -76,47 +78,46 @@ class Sample:
         from minidiff.pipeline.image_to_image import fitted
 
         pipe = TextToImage.load(self.model, self.device, self.dtype and getattr(torch, self.dtype))
-        prompts = [prompt for prompt in self.prompts for _ in range(self.n)]
+        for name, does_nothing in (
+            ("tile", not pipe.vae),
+            ("dtype", not pipe.vae),
+            ("preview", not (pipe.vae and moving)),
+        ):
+            if getattr(self, name) and does_nothing:
+                raise UserError(f"--{name} does nothing for {suffix} files of {self.model}: leave it out")
         given = {field.name: getattr(self, field.name, None) for field in fields(Options)}
         how = {name: value for name, value in given.items() if value is not None}  # None: the default of Options
         if self.weak:
             how["weak"] = TextToImage.load(self.weak, self.device)
+        size = [pipe.factor * side for side in pipe.latent_shape(self.size)[1:]]
         if init:
-            own = pipe.config.picture[-1]
-            how["init"], mask = fitted(init, mask, own if self.size is None else self.size, pipe.factor)
+            how["init"], mask = fitted(init, mask, size[0], pipe.factor)
             how.pop("size", None)
+            size = how["init"].size[::-1]
         if mask:
             how["mask"] = mask
-        stream = pipe.stream(prompts, **how)
+        count = self.n * len(self.prompts)
+        zoom = max(1, min(4, 256 // size[1]))  # small images are enlarged, so that they can be seen
+        columns = full_rows(self.n if self.n > 1 else count)
+        image_files.check_sheet(count, columns, size, zoom, suffix, self.steps if moving else 1)
+        stream = pipe.stream([prompt for prompt in self.prompts for _ in range(self.n)], **how)
         for prompt in filter(None, dict.fromkeys((*self.prompts, self.negative))):
             if remark := pipe.unread(prompt):
-                print(f"minidiff: {remark}", file=sys.stderr)
-        steps = list(tqdm(stream, total=self.steps, desc="denoising", leave=False, delay=1))
+                print(f"minidiff: {one_line(remark)}", file=sys.stderr)
+        shown = tqdm(stream, total=self.steps, desc="denoising", leave=False, delay=1)
+        steps = list(deque(shown, None if moving else 1))  # the last alone, where the others are not shown
         decode = {"tile": self.tile, "sliced": bool(self.tile)} if pipe.vae else {}
         shown = [pipe.decode(steps[-1].x, **decode)]
-        if moving and self.preview and pipe.vae:
+        if moving and self.preview:
             enlarge = torch.nn.Upsample(shown[0].shape[2:])
             shown = [enlarge(pipe.preview(step.x0_hat)) for step in steps[:-1]] + shown
         elif moving:
             shown = [pipe.decode(step.x, **decode) for step in steps[:-1]] + shown
-        zoom = max(1, min(4, 256 // shown[-1].shape[-1]))  # small images are enlarged, so that they can be seen
-        columns = full_rows(self.n if self.n > 1 else len(prompts))
         sheets = [image_files.sheet(images, columns, zoom) for images in shown]
-        write(self.out, image_files.encode(sheets if moving else sheets[0], self.out.suffix.lower()))
-        print(f"{self.out}: {len(prompts)} image{'s' if len(prompts) > 1 else ''}")
+        write(self.out, image_files.encode(sheets if moving else sheets[0], suffix))
+        say(f"{self.out}: {count} image{'s' if count > 1 else ''}")
 
 
 def full_rows(count: int) -> int:
     """Images a row: 5 to 10, so that all rows are full if possible."""
     return next((width for width in range(10, 4, -1) if count % width == 0), min(count, 10))
-
-
-def image(path: Path):
-    """An image file. Raises UserError for one that is not there or cannot be read."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as opened:
-            return opened.convert("RGB")
-    except (OSError, UnidentifiedImageError) as error:
-        raise UserError(f"{path} is no image that can be read ({type(error).__name__})") from None

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from minidiff.data.dataset import DATASETS, Dataset, Pictures, photo_caption, read_class
 from minidiff.data.download import fetch
 from minidiff.files import asset
+from minidiff.image_files import read_image
 from minidiff.registry import UserError, choose
 
 CIFAR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -66,7 +66,7 @@ def cifar10_path(folder: str | Path | None = None) -> Path:
 def cifar_samples() -> Pictures:
     """The first twenty images of CIFAR-10's test set, (20, 3, 32, 32) in [-1, 1], which come with minidiff."""
     files = sorted(asset("cifar10").glob("cifar10_*.png"))
-    pixels = np.stack([np.asarray(Image.open(file)) for file in files])  # (20, 32, 32, 3)
+    pixels = np.stack([np.asarray(read_image(file, str(file))) for file in files])  # (20, 32, 32, 3)
     labels = torch.tensor([int(file.stem.split("_")[-1]) for file in files])
     return _pictures(torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), labels)
 

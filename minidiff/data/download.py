@@ -25,7 +25,8 @@ def fetch(url: str, path: str | Path, size: int, sha256: str) -> Path:
             http = pooch.HTTPDownloader(progressbar=True, chunk_size=1 << 18, timeout=30)
             pooch.retrieve(url, f"sha256:{sha256}", path.name, path.parent, downloader=http)
             path.chmod(0o644)  # the temporary file was private
-        found, digest = path.stat().st_size, pooch.file_hash(str(path))
+        found = path.stat().st_size  # first: a file that has it ends
+        digest = pooch.file_hash(str(path)) if found == size else "not computed"
     except RequestException as error:
         why = type(error).__name__ if error.response is None else f"HTTP error {error.response.status_code}"
         raise OSError(f"cannot fetch {url} ({why}): {by_hand}") from None

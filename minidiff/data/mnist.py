@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from minidiff.data.dataset import DATASETS, Dataset, Pictures, photo_caption, read_class
-from minidiff.files import ROOTS
+from minidiff.files import ROOTS, whole
 from minidiff.registry import UserError, choose
 
 CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -21,6 +21,7 @@ read_digit = partial(
     read_class, classes=CLASSES, other_names=FIGURES, kind="digit", names=", from zero to nine or from 0 to 9"
 )
 SPLITS = {"train": "train", "validation": "train", "test": "t10k"}  # and the file that each is in
+LARGEST = 2**30  # bytes of a file's images: a million of them
 VALIDATION = 12  # one in so many of the training file's images, the last ones, is for validation: 5,000 of 60,000
 
 
@@ -64,22 +65,26 @@ def read_idx(folder: Path, name: str, shape: tuple[int, ...]) -> Tensor:
     path = next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
     if path is None:
         raise UserError(f"{folder} has no file {name} or {name}.gz")
+    dimensions = 1 + len(shape)
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with (gzip.open if path.suffix == ".gz" else open)(whole(path), "rb") as file:
+            # the header: 0, 0, 8 for bytes, the number of dimensions, then each dimension as a big-endian 32-bit number
+            header = file.read(4 + 4 * dimensions)
+            if len(header) < 4 + 4 * dimensions or header[:4] != bytes((0, 0, 8, dimensions)):
+                raise UserError(f"{path} is not an idx file of bytes in {dimensions} dimensions")
+            found = np.frombuffer(header, ">u4", offset=4).tolist()
+            if tuple(found[1:]) != shape:
+                there, expected = ("x".join(map(str, sides)) for sides in (found[1:], shape))
+                raise UserError(f"{path} holds images of {there}, expected {expected}")
+            if (promised := math.prod(found)) > LARGEST:
+                raise UserError(f"{path} promises {promised:,} bytes; at most {LARGEST:,} are read")
+            content = file.read(promised + 1)  # no more: a small .gz can unfold into more than memory holds
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} cannot be read ({error})") from None
-    dimensions = 1 + len(shape)
-    begin = 4 + 4 * dimensions
-    # the header: 0, 0, 8 for bytes, the number of dimensions, then each dimension as a big-endian 32-bit number
-    if len(content) < begin or content[:4] != bytes((0, 0, 8, dimensions)):
-        raise UserError(f"{path} is not an idx file of bytes in {dimensions} dimensions")
-    found = np.frombuffer(content, ">u4", dimensions, offset=4).tolist()
-    if tuple(found[1:]) != shape:
-        raise UserError(f"{path} holds images of {'x'.join(map(str, found[1:]))}, expected {'x'.join(map(str, shape))}")
-    if len(content) - begin != math.prod(found):
-        there = f"{len(content) - begin:,} bytes after its header, which promises {math.prod(found):,}"
-        raise UserError(f"{path} has {there}")
-    return torch.from_numpy(np.frombuffer(content, np.uint8, offset=begin).copy()).view(found)
+    if len(content) != promised:
+        there = f"{len(content):,}" if len(content) < promised else "more"
+        raise UserError(f"{path} has {there} bytes after its header, which promises {promised:,}")
+    return torch.from_numpy(np.frombuffer(content, np.uint8).copy()).view(found)
 
 
 def mnist(split: str = "train", folder: str | Path | None = None) -> Pictures:

@@ -16,6 +16,7 @@ from minidiff.registry import UserError
 
 SHARD = "{:05}.safetensors"
 INDEX = "index.json"  # rows of each shard, dtype and shape of each tensor; written last
+LARGEST = 2**24  # bytes of the index
 
 
 def write_shards(folder: str | Path, batches: Iterable[dict[str, Tensor]], rows: int = 4096) -> int:
@@ -56,19 +57,24 @@ class Shards:
 
         folder = Path(folder)
         try:
+            if not (folder / INDEX).is_file() or (folder / INDEX).stat().st_size > LARGEST:
+                raise ValueError(f"it is no file of at most {LARGEST:,} bytes")
             index = json.loads((folder / INDEX).read_text())
-            counts, self.tensors = index["rows"], index["tensors"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            counts = [range(rows).stop for rows in index["rows"]]
+            self.tensors = {name: (str(dtype), list(shape)) for name, (dtype, shape) in index["tensors"].items()}
+            if min(counts) < 1:
+                raise ValueError(f"{min(counts)} rows")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(f"{folder} holds no finished shards: its {INDEX} cannot be read ({error})") from None
         self.files = []
         for number, rows in enumerate(counts):
             path = folder / SHARD.format(number)
             try:
                 file = safe_open(path, "pt")  # maps the file; its size has to fit its header
+                pieces = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+                found = {name: [dtype_name(piece[:0]), piece.get_shape()] for name, piece in pieces.items()}
             except (OSError, SafetensorError) as error:
                 raise UserError(f"{path} is missing or not a whole safetensors file ({error})") from None
-            pieces = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
-            found = {name: [dtype_name(piece[:0]), piece.get_shape()] for name, piece in pieces.items()}
             expected = {name: [dtype, [rows, *shape]] for name, (dtype, shape) in self.tensors.items()}
             if found != expected:
                 raise UserError(f"{path} holds {found}, expected {expected}")

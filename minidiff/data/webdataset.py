@@ -1,7 +1,7 @@
-"""Images with captions, streamed from tar files (shards) in webdataset's format: a data set of any size.
+"""Images with captions, streamed from tar files (shards) in webdataset's layout: a data set of any size.
 
-000123.jpg and 000123.txt in a shard are an image and its caption. Shards are read from front to back, so shuffling
-means: their order, and the images within a buffer. Needs the library webdataset (pip install webdataset).
+000123.jpg and 000123.txt, one after the other in a shard, are an image and its caption. Shards are read from front to
+back, so shuffling means: their order, and the images within a buffer.
 """
 
 import io
@@ -9,36 +9,35 @@ import itertools
 import logging
 import os
 import random
-from collections.abc import Iterator
+import tarfile
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from minidiff.registry import UserError
+from minidiff.image_files import read_image
+from minidiff.registry import UserError, one_line
 
 PICTURES = ("jpg", "jpeg", "png", "webp")
+LARGEST = dict.fromkeys(PICTURES, 2**26) | {"txt": 2**16}  # bytes of a file in a tar that is read
 STREAMS = (8, 4, 2, 1)
 LOUD = 20  # so many skipped files are logged one by one; after that, every doubling of their number
+Pair = tuple[Tensor, str]  # (3, size, size) bytes, and the caption
 log = logging.getLogger(__name__)
 
 
 def find_shards(where: str | Path) -> list[str]:
-    """The tars of a folder, or what a pattern such as "https://.../{000..127}.tar" stands for. Raises UserError."""
-    if not find_spec("webdataset"):
-        raise UserError("reading tars needs the library webdataset: pip install webdataset")
-    from braceexpand import braceexpand
-
-    folder = Path(where)
-    found = sorted(map(str, folder.glob("*.tar"))) if folder.is_dir() else list(braceexpand(str(where)))
-    if not found or folder.suffix != ".tar" and not folder.is_dir():
-        raise UserError(f'no shards: "{where}" is neither a folder with .tar files nor a pattern that ends in .tar')
-    return found
+    """The tars of a folder, or one tar: files here, never an address or a command. Raises UserError."""
+    path = Path(where)
+    found = sorted(path.glob("*.tar")) if path.is_dir() else [path] if path.suffix == ".tar" else []
+    if not (shards := [str(one) for one in found if one.is_file()]):
+        raise UserError(f'no shards: "{where}" is neither a folder with .tar files nor one of them')
+    return shards
 
 
 def pair_batches(
@@ -52,9 +51,9 @@ def pair_batches(
 
     streams: None for the largest of STREAMS that divides the batch and has a shard for each. mine: the rows that this
     process needs, those of whole streams; the others stay zero and "", unread. workers: a process for every stream;
-    None: if there are cores to spare. buffer: images of a stream that wait, undecoded, to be shuffled. skipped: what
-    could not be read, (shard, key) -> why, key "" for a broken shard; it is logged too. Raises UserError if no shard
-    can be read, or for rows of half a stream.
+    None: if there are cores to spare. buffer: images of a stream that wait to be shuffled. skipped: what could not be
+    read, (shard, key) -> why, key "" for a broken shard; it is logged too. Raises UserError if no shard can be read, or
+    for rows of half a stream.
     """
     streams = streams or next((n for n in STREAMS if batch % n == 0 and n <= len(shards)), 1)
     part, rows = batch // streams, range(batch)[mine]
@@ -90,7 +89,7 @@ def note(skipped: dict[tuple[str, str], str], shard: str, key: str, why: str) ->
     if (shard, key) not in skipped:
         skipped[shard, key] = why
         if (count := len(skipped)) <= LOUD or count.bit_count() == 1:
-            log.warning("skipped (%d so far): %s%s: %s", count, shard, key and f", {key}", why)
+            log.warning("skipped (%d so far): %s", count, one_line(f"{shard}{key and f', {key}'}: {why}"))
 
 
 @dataclass
@@ -116,21 +115,15 @@ class Reader(IterableDataset):
 
     def parts(self, stream: int) -> Iterator[tuple[Tensor, list[str], list]]:
         """A stream's part of each batch, and what was skipped."""
-        from webdataset import shuffle
-
         pairs, problems, unread = [], [], set()
         for epoch in itertools.count():
             order = list(self.shards)
             random.Random(f"{self.seed} {epoch}").shuffle(order)
             own, found = order[stream :: self.streams], False
             chance = random.Random(f"{self.seed} {epoch} {stream}")
-            mixed = shuffle(self.buffer, initial=self.buffer, rng=chance)
-            for sample in mixed(samples(own, problems)):
-                try:
-                    pairs.append(pair(sample, self.size))
-                    found = True
-                except UserError as error:
-                    problems.append((sample["__url__"], sample["__key__"], str(error)))
+            for pair in mixed(read_pairs(own, self.size, problems), self.buffer, chance):
+                pairs.append(pair)
+                found = True
                 if len(pairs) == self.part:
                     images, captions = zip(*pairs, strict=True)
                     yield torch.stack(images), list(captions), problems.copy()
@@ -143,49 +136,85 @@ class Reader(IterableDataset):
                 raise UserError(f"nothing can be read from {len(unread)} shards; the first problem: {first}")
 
 
-def samples(shards: list[str], problems: list[tuple[str, str, str]]) -> Iterator[dict]:
-    """The files of the tars, as bytes by extension. A broken shard is read up to the break, and put into `problems`."""
-    from webdataset import gopen
-    from webdataset.tariterators import group_by_keys, tar_file_expander
+def mixed(pairs: Iterable[Pair], buffer: int, chance: random.Random) -> Iterator[Pair]:
+    """All of them in another order: each comes at random out of a buffer."""
+    waiting = []
+    for pair in pairs:
+        waiting.append(pair)
+        if len(waiting) > buffer:
+            yield waiting.pop(chance.randrange(len(waiting)))
+    chance.shuffle(waiting)
+    yield from waiting
 
+
+def read_pairs(shards: list[str], size: int, problems: list[tuple[str, str, str]]) -> Iterator[Pair]:
+    """The pairs of these shards in order; what cannot be read is put into `problems`, (shard, key, why)."""
     for shard in shards:
-
-        def broken(error: Exception, shard: str = shard) -> bool:
-            why = getattr(error, "strerror", None) or str(error.args[0] if error.args else error)
-            problems.append((shard, "", f"the shard is broken: {why.split(' @ ')[0]}"))
-            return True  # to the library: go on
-
-        try:
-            with gopen(shard) as stream:
-                files = tar_file_expander([{"url": shard, "stream": stream}], handler=broken)
-                yield from group_by_keys(files, handler=broken)
-                # After the end of a tar come zeros. tarfile also ends, silently, at a header it cannot read.
-                if any(any(rest) for rest in iter(lambda: stream.read(1 << 20), b"")):  # noqa: B023
-                    problems.append((shard, "", "the shard is broken: it goes on after what can be read"))
-        except OSError as error:
-            broken(error)
+        for key, files in read_tar(shard, problems):
+            try:
+                yield read_pair(files, size)
+            except UserError as error:
+                problems.append((shard, key, str(error)))
 
 
-def pair(sample: dict, size: int) -> tuple[Tensor, str]:
-    """(3, size, size) bytes and the caption. Raises UserError with what is missing or unreadable."""
-    pixels = next((sample[ending] for ending in PICTURES if ending in sample), None)
+class TarBytes(io.FileIO):
+    """A tar's bytes, of which a header that lies about lengths cannot ask for more than memory holds."""
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= 2 * max(LARGEST.values()):
+            raise tarfile.ReadError(f"{size:,} bytes in one piece")
+        return super().read(size)
+
+
+def read_tar(shard: str, problems: list[tuple[str, str, str]]) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Each key with its files by their endings. A broken shard is read up to the break, and put into `problems`."""
+    key, files = "", {}
+    try:
+        with TarBytes(shard) as content, tarfile.open(fileobj=content, mode="r:") as tar:
+            for member in iter(tar.next, None):
+                tar.members.clear()  # or it keeps all that it has read
+                if tar.offset <= member.offset:
+                    raise tarfile.ReadError("it points back to what was read")
+                folder, name = os.path.split(member.name)
+                stem, _, ending = name.partition(".")
+                if (ending := ending.lower()) not in LARGEST or not member.isreg() or member.issparse():
+                    continue
+                if (member_key := os.path.join(folder, stem)) != key or ending in files:
+                    if files:
+                        yield key, files
+                    key, files = member_key, {}
+                if member.size > LARGEST[ending]:
+                    problems.append((shard, key, f"{ending} has {member.size:,} bytes"))
+                    continue
+                content.seek(member.offset_data)
+                files[ending] = content.read(member.size)
+                if len(files[ending]) < member.size:
+                    del files[ending]
+                    raise tarfile.ReadError("unexpected end of data")
+            content.seek(tar.offset)
+            if any(
+                content.read(1 << 20)
+            ):  # tarfile ends, silently, at a header it cannot read; after the last come zeros
+                problems.append((shard, "", "the shard is broken: it goes on after what can be read"))
+    except Exception as error:  # tarfile raises many kinds for numbers that are wrong
+        why = getattr(error, "strerror", None) or error
+        problems.append((shard, "", f"the shard is broken: {why}"))
+    if files:
+        yield key, files
+
+
+def read_pair(files: dict[str, bytes], size: int) -> Pair:
+    """An image, (3, size, size) bytes, and its caption. Raises UserError with what is missing or unreadable."""
+    pixels = next((files[ending] for ending in PICTURES if ending in files), None)
     if pixels is None:
         raise UserError(f"no picture ({', '.join(PICTURES)})")
-    if "txt" not in sample:
+    if "txt" not in files:
         raise UserError("no caption (txt)")
     try:
-        caption = " ".join(sample["txt"].decode().split())
+        caption = " ".join(files["txt"].decode().split())
     except UnicodeDecodeError:
         raise UserError("the caption is not UTF-8") from None
     if not caption:
         raise UserError("the caption is empty")
-    try:
-        with Image.open(io.BytesIO(pixels)) as image:
-            image = ImageOps.exif_transpose(image).convert("RGBA")
-    except Exception as error:  # Pillow's plugins raise many kinds
-        why = "of no known format" if isinstance(error, UnidentifiedImageError) else error
-        raise UserError(f"the picture is unreadable: {why}") from None
-    page = Image.new("RGB", image.size, "white")
-    page.paste(image, mask=image.getchannel("A"))
-    page = ImageOps.fit(page, (size, size), Image.Resampling.LANCZOS)
-    return torch.from_numpy(np.array(page)).permute(2, 0, 1), caption
+    image = ImageOps.fit(read_image(pixels, "the picture"), (size, size), Image.Resampling.LANCZOS)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1), caption

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from minidiff.diffusion import DEFAULT_SAMPLER, GRIDS, GUIDANCES, SAMPLERS, denoiser, to_x0
-from minidiff.pipeline.image_to_image import remaining
+from minidiff.pipeline.image_to_image import Picture, remaining
 from minidiff.registry import UserError, choose, of_the_user
 
 if TYPE_CHECKING:
     from minidiff.pipeline.text_to_image import TextToImage
 
+MOST_STEPS, LARGEST_SCALE = 10_000, 10_000
 LAST_GUIDED = 0.99  # `guide` divides by alpha: it starts here instead of at t = 1, where alpha may be 0
 
 
@@ -38,15 +38,17 @@ class Options:
     seed: int = 0  # image k has seed + k
     latents: Tensor | None = None  # the start noise (B, C, h, w) instead
     size: int | tuple[int, int] | None = None  # pixels of a side, or (height, width); None: the model's own
-    init: Image.Image | Tensor | None = None  # an image to start from, or latents (1 or B, C, h, w)
+    init: Picture | Tensor | None = None  # an image to start from, or latents (1 or B, C, h, w)
     strength: float = 0.8  # 0 to 1: the fraction of the steps that is taken from there
-    mask: Image.Image | Tensor | None = None  # white where to draw anew, of init's size; or 1 there, (1, 1, h, w)
+    mask: Picture | Tensor | None = None  # white where to draw anew, of init's size; or 1 there, (1, 1, h, w)
 
     def __post_init__(self):
         low, high = self.interval
         needs = [
             ("steps", self.steps >= 1, "be at least 1"),
+            ("steps", self.steps <= MOST_STEPS, f"be at most {MOST_STEPS}"),
             ("scale", self.scale is None or math.isfinite(self.scale), "be a finite number"),
+            ("scale", abs(self.scale or 0) <= LARGEST_SCALE, f"lie between -{LARGEST_SCALE} and {LARGEST_SCALE}"),
             ("rescale", 0 <= self.rescale <= 1, "lie between 0 and 1"),
             ("interval", 0 <= low <= high <= 1, "be two times, 0 <= low <= high <= 1"),
             ("seed", 0 <= self.seed < 2**32, f"lie between 0 and {2**32 - 1}"),
@@ -59,6 +61,8 @@ class Options:
                 choose(name, known, kind)
         if self.init is None and self.mask is not None:
             raise UserError("a mask says what to keep of an image to start from: give one, init")
+        if self.init is None and self.strength != Options.strength:
+            raise UserError("strength says how much an image to start from is changed: give one, init")
         if self.init is not None and self.size is not None:
             raise UserError("size is that of the image to start from: give one of them")
 

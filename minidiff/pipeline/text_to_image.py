@@ -9,13 +9,13 @@ from PIL import Image
 from torch import Generator, Tensor
 
 from minidiff.data import DATASETS
-from minidiff.device import pick_device
+from minidiff.device import check_memory, pick_device
 from minidiff.diffusion import SAMPLERS, Step, guide
 from minidiff.formats import model_folder
 from minidiff.formats.model_config import ModelConfig, named_timing
 from minidiff.formats.scheduler_config import Timing
 from minidiff.networks import VAE, Conditional, SpaceToDepth
-from minidiff.pipeline.image_to_image import keep, prepared
+from minidiff.pipeline.image_to_image import check_size, keep, prepared
 from minidiff.pipeline.latent_preview import latent_to_rgb
 from minidiff.pipeline.options import Options
 from minidiff.registry import UserError
@@ -90,9 +90,13 @@ class TextToImage:
         """x at the first time, (B, C, h, w); and what keeps the rest of an image where a mask says what to draw anew."""
         init = mask = None
         if how.init is not None:
-            init, mask = prepared(how.init, how.mask, self.config.picture[0], self.factor, self.to_latents)
+            shape = len(generators), self.config.unet.in_channels, self.config.picture[0]
+            init, mask = prepared(how.init, how.mask, shape, self.factor, self.to_latents)
             init = init.to(self.device).float()
-        noise = self._noise(generators, self.latent_shape(how.size) if init is None else init.shape[1:])
+        shape = self.latent_shape(how.size) if init is None else init.shape[1:]
+        numbers = len(generators) * self.config.unet.channels[0] * shape[1] * shape[2]
+        check_memory(self.device, 4 * 2 * numbers)  # float32; a feature map, and the one it is computed from
+        noise = self._noise(generators, shape)
         if how.latents is not None:
             if how.latents.shape != noise.shape:
                 raise UserError(f"latents must have shape {tuple(noise.shape)}, got {tuple(how.latents.shape)}")
@@ -159,6 +163,8 @@ class TextToImage:
         """Pictures, floats in [0, 1], (B, C, H, W). how: tile and sliced where memory is short, see `VAE.decode`."""
         pictures = self.fold.decode(latents.float())
         pictures = self.vae.decode(pictures, **how).float() if self.vae else pictures
+        if not pictures.isfinite().all():
+            raise UserError("the images have numbers that are not finite: take a smaller guidance scale, or float32")
         return ((pictures + 1) / 2).clamp(0, 1)
 
     @cached_property
@@ -170,10 +176,8 @@ class TextToImage:
         """Channels, height and width of the latents of an image of so many pixels; None: of the model's own size."""
         _, *own = self.config.picture
         height, width = own if size is None else (size, size) if isinstance(size, int) else size
-        f = self.factor
-        if height < 1 or width < 1 or height % f or width % f:
-            raise UserError(f"size must be a multiple of {f}, got {height}x{width}")
-        return self.config.unet.in_channels, height // f, width // f
+        check_size(height, width, self.factor)
+        return self.config.unet.in_channels, height // self.factor, width // self.factor
 
     def _noise(self, generators: list[Generator], shape: tuple[int, ...]) -> Tensor:
         # drawn on the CPU, so that a seed is the same noise on every device
