@@ -142,12 +142,12 @@ def test_descriptions_that_do_not_fit(folder):
 
     refuse("{", "does not describe a model")
     refuse("[]", "does not describe a model")
-    refuse(json.dumps(fields | {"colour": 1}), "does not describe a model")
+    refuse(json.dumps(fields | {"colour": 1}), "model.json: colour is 1: Unexpected")
     refuse(json.dumps(fields | {"schedule": "bumpy"}), "unknown schedule 'bumpy'")
     refuse(json.dumps(fields | {"prediction": "noise"}), "unknown prediction 'noise'; there is eps, x0, v, flow")
     refuse(json.dumps(fields | {"unet": fields["unet"] | {"channels": [32, 96]}}), "does not fit its model")
     description.unlink()
-    refuse_missing = pytest.raises(ValueError, match="does not describe a model")
+    refuse_missing = pytest.raises(ValueError, match="model.json is missing")
     with refuse_missing:
         TextToImage.load(folder)
 

@@ -54,7 +54,9 @@ def test_damage_is_found(tmp_path, monkeypatch):
     digest = hashlib.sha256(b"changed").hexdigest()
     assert changed == f"assets/a.bin is damaged: its SHA-256 is {digest}, of the published file {'0' * 64}"
     assert gone == "assets/b.bin is missing"
-    with pytest.raises(ValueError, match=f"a.bin is damaged: .*{digest}.* Get it back: git checkout assets, or install"):
+    with pytest.raises(
+        ValueError, match=f"a.bin is damaged: .*{digest}.* Get it back: git checkout assets, or install"
+    ):
         files.asset("a.bin")
     (tmp_path / "SHA256SUMS").write_text(f"{digest}  a.bin\n")
     assert files.damaged_assets() == [] and files.asset("a.bin") == tmp_path / "a.bin"

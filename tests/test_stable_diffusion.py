@@ -5,6 +5,7 @@ import logging
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hub import at, hub  # noqa: F401
@@ -17,6 +18,7 @@ from minidiff.formats.safetensors import Checkpoint, fill
 from minidiff.formats.unet import FIXED, load_unet, unet_config
 from minidiff.networks import UNetConfig
 from minidiff.pipeline.text_to_image import TextToImage
+from minidiff.registry import UserError
 
 VAE, UNET = "vae/diffusion_pytorch_model.safetensors", "unet/diffusion_pytorch_model.safetensors"
 
@@ -94,12 +96,24 @@ def test_a_vae_that_asks_for_float32_gets_it(folder):
     tensors = read_tensors(folder / VAE)
     large = {"decoder.conv_in.weight": tensors["decoder.conv_in.weight"] * 1e5}
     write_tensors(folder / VAE, tensors | large)
-    decoded = {}
-    for upcast in (True, False):
-        edit(folder / "vae/config.json", force_upcast=upcast)
-        pipe = TextToImage.load(folder, "cpu", torch.float16)
-        decoded[upcast] = pipe.decode(torch.ones(1, 4, 4, 4))
-    assert decoded[True].isfinite().all() and not decoded[False].isfinite().all()
+    edit(folder / "vae/config.json", force_upcast=True)
+    assert TextToImage.load(folder, "cpu", "float16").decode(torch.ones(1, 4, 4, 4)).isfinite().all()
+    edit(folder / "vae/config.json", force_upcast=False)
+    with pytest.raises(UserError, match="not finite"):
+        TextToImage.load(folder, "cpu", torch.float16).decode(torch.ones(1, 4, 4, 4))
+
+
+def test_what_python_gives_as_numbers_and_names(folder):
+    pipe = TextToImage.load(folder, "cpu")
+    same = [pipe.latents(PROMPT, steps=np.int64(2), seed=seed) for seed in (3, np.int64(3))]
+    assert torch.equal(*same)
+    for option in ({"seed": 3.5}, {"steps": 2.0}):
+        with pytest.raises(UserError, match="must be a whole number"):
+            pipe.latents(PROMPT, **option)
+    with pytest.raises(UserError, match="unknown dtype 'int8'; there is float32, float16, bfloat16"):
+        TextToImage.load(folder, "cpu", "int8")
+    with pytest.warns(UserWarning, match="left out, for there is room for 18 tokens: apple"):
+        pipe.latents(" ".join(["apple"] * 19), steps=1)
 
 
 def test_saved_again_it_is_the_same(folder, tmp_path):
@@ -248,8 +262,8 @@ def test_bad_input_on_the_command_line(folder, tmp_path, capsys):
         (["--init", "photo.png", "--mask", "odd.png"], "the mask is 16x15, and the picture 16x16"),
         (["--init", "photo.png", "--strength", "1.2"], "strength must lie between 0 and 1, got 1.2"),
         (["--mask", "photo.png"], "a mask says what to keep"),
-        (["--init", "text.png"], "is no image that can be read"),
-        (["--init", "none.png"], "is no image that can be read"),
+        (["--init", "text.png"], "it is none of PNG"),
+        (["--init", "none.png"], "none.png"),
         (["--tile", "0"], "tile must be at least 1"),
     ):
         more = [str(tmp_path / word) if word.endswith(".png") else word for word in more]

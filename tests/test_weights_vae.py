@@ -127,10 +127,9 @@ def test_missing_and_damaged_files_are_named(theirs):
     assert f"{path} is not a whole safetensors file" in refused(theirs)
     path.unlink()
     assert refused(theirs) == f"{path} is missing"
-    (theirs / "config.json").write_text("[1")
-    assert refused(theirs).startswith(f"{theirs / 'config.json'} does not describe a VAE (")
-    (theirs / "config.json").write_text("3")
-    assert refused(theirs) == f"{theirs / 'config.json'}: is 3: Input should be an object"
+    for damaged in ("[1", "3"):
+        (theirs / "config.json").write_text(damaged)
+        assert refused(theirs).startswith(f"{theirs / 'config.json'} does not describe a VAE (")
     (theirs / "config.json").unlink()
     assert refused(theirs).endswith("config.json is missing")
 

@@ -1,6 +1,7 @@
 """`minidiff sample`: from prompts to a file of images."""
 
 import sys
+import warnings
 from collections import deque
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -77,7 +78,7 @@ class Sample:
         from minidiff.pipeline import Options, TextToImage
         from minidiff.pipeline.image_to_image import fitted
 
-        pipe = TextToImage.load(self.model, self.device, self.dtype and getattr(torch, self.dtype))
+        pipe = TextToImage.load(self.model, self.device, self.dtype)
         for name, does_nothing in (
             ("tile", not pipe.vae),
             ("dtype", not pipe.vae),
@@ -100,7 +101,8 @@ class Sample:
         zoom = max(1, min(4, 256 // size[1]))  # small images are enlarged, so that they can be seen
         columns = full_rows(self.n if self.n > 1 else count)
         image_files.check_sheet(count, columns, size, zoom, suffix, self.steps if moving else 1)
-        stream = pipe.stream([prompt for prompt in self.prompts for _ in range(self.n)], **how)
+        with warnings.catch_warnings(action="ignore"):  # what is left out of a prompt is said below
+            stream = pipe.stream([prompt for prompt in self.prompts for _ in range(self.n)], **how)
         for prompt in filter(None, dict.fromkeys((*self.prompts, self.negative))):
             if remark := pipe.unread(prompt):
                 print(f"minidiff: {one_line(remark)}", file=sys.stderr)

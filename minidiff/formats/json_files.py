@@ -58,6 +58,8 @@ def read_json(path: Path, what: str, kind: Any = dict[str, Any]) -> Any:
     text = read_text(path)
     try:
         fields = json.loads(text, object_pairs_hook=_once)
+        if not isinstance(fields, dict):
+            raise ValueError("it holds no fields")
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} does not describe {what} ({error})") from None
     with about(path):

@@ -84,13 +84,13 @@ FIXED = dict.fromkeys(
 def timing_of(fields: dict) -> Timing:
     """What a scheduler's config of diffusers means. Raises UserError for what is not known here."""
     known = OTHERS.union(like.scheduler for like in IN_DIFFUSERS.values())
-    if (kind := fields.get("_class_name")) not in known:
+    if (kind := fields.get("_class_name")) not in list(known):
         raise UserError(f"_class_name is {shorten(str(kind), 60)}: minidiff knows {', '.join(sorted(known))} alone")
     for name, value in FIXED.items():
         if (found := fields.get(name, value)) not in (value, None):
             raise UserError(f"{name} is {shorten(str(found), 60)}, and minidiff knows {value} alone")
     followed = {field.name for field in dataclasses.fields(SchedulerConfig)}
-    given = {name: value for name, value in fields.items() if name in followed and value is not None}
+    given = {name: value for name, value in fields.items() if name in followed}
     config: SchedulerConfig = checked(SchedulerConfig, given)
     n, prediction = config.num_train_timesteps, PREDICTED[config.prediction_type]
     if config.use_flow_sigmas:

@@ -1,5 +1,6 @@
 """The UNet's weights, in diffusers' files. Of its words for a UNet all is known here and nowhere else."""
 
+from minidiff.formats.json_files import checked
 from minidiff.formats.safetensors import Part
 from minidiff.networks import UNet, UNetConfig
 from minidiff.registry import UserError
@@ -37,7 +38,10 @@ def _follows(config: UNetConfig) -> dict:
 
 
 def _more(fields: dict) -> dict:
-    levels, known = fields.get("down_block_types", FOUR), {word: looks for looks, word in DOWN.items()}
+    known = {word: looks for looks, word in DOWN.items()}
+    levels = checked(dict[str, list[str]], {"down_block_types": fields.get("down_block_types", FOUR)})[
+        "down_block_types"
+    ]
     if wrong := [word for word in levels if word not in known]:
         raise UserError(f"down_block_types has {wrong[0]}, and minidiff's UNet knows {', '.join(known)} alone")
     return {

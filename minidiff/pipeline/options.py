@@ -4,6 +4,7 @@ import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING
 
 import torch
@@ -51,6 +52,8 @@ class Options:
             ("scale", abs(self.scale or 0) <= LARGEST_SCALE, f"lie between -{LARGEST_SCALE} and {LARGEST_SCALE}"),
             ("rescale", 0 <= self.rescale <= 1, "lie between 0 and 1"),
             ("interval", 0 <= low <= high <= 1, "be two times, 0 <= low <= high <= 1"),
+            ("steps", isinstance(self.steps, Integral), "be a whole number"),
+            ("seed", isinstance(self.seed, Integral), "be a whole number"),
             ("seed", 0 <= self.seed < 2**32, f"lie between 0 and {2**32 - 1}"),
         ]
         for name, holds, need in needs:

@@ -1,5 +1,6 @@
 """TextToImage: where the mathematics and the networks meet."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -18,8 +19,10 @@ from minidiff.networks import VAE, Conditional, SpaceToDepth
 from minidiff.pipeline.image_to_image import check_size, keep, prepared
 from minidiff.pipeline.latent_preview import latent_to_rgb
 from minidiff.pipeline.options import Options
-from minidiff.registry import UserError
-from minidiff.tokenizer import Tokenizer
+from minidiff.registry import UserError, choose
+from minidiff.tokenizer import Tokenizer, shorten
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 class TextToImage:
@@ -79,7 +82,7 @@ class TextToImage:
         denoise = how.guided(self, prompts, context, null)
         if how.log_p:
             denoise = guide(denoise, how.log_p, self.schedule, how.log_p_scale)
-        generators = [Generator().manual_seed(how.seed + k) for k in range(len(prompts))]
+        generators = [Generator().manual_seed(int(how.seed) + k) for k in range(len(prompts))]
         start, kept = self._start(how, times, generators)
         more = {"noise": lambda x: self._noise(generators, x.shape[1:])} | ({"after": kept} if kept else {})
         return SAMPLERS[how.sampler](denoise, start, times, self.schedule, **more)
@@ -113,6 +116,9 @@ class TextToImage:
     def encode(self, prompts: list[str]) -> Tensor:
         """Context tokens, (B, L, D). A model of labels knows no language: it looks the prompt up."""
         if self.tokenizer:
+            for rest in filter(None, map(self.tokenizer.left_out, dict.fromkeys(prompts))):
+                room = self.tokenizer.length - 2
+                warnings.warn(f"left out, for there is room for {room} tokens: {shorten(rest, 80)}", stacklevel=2)
             ids = self.tokenizer(list(prompts))  # (B, L)
         else:
             read = DATASETS[self.config.labels].read
@@ -187,15 +193,16 @@ class TextToImage:
 
     @classmethod
     def load(
-        cls, name: str | Path, device: str | torch.device | None = None, dtype: torch.dtype | None = None
+        cls, name: str | Path, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None
     ) -> "TextToImage":
         """A shipped model by name ("mnist"), a folder, or an id on huggingface.co ("stable-diffusion-v1-5/stable-diffusion-v1-5").
 
         A folder holds model.json and model.safetensors, or is in diffusers' layout, as Stable Diffusion 1.x and 2.x are.
-        dtype: of the weights of the latter; None for float16 on an NVIDIA GPU and float32 elsewhere. Raises ValueError for a
+        dtype: of the latter's weights, a name in DTYPES; None: float16 on an NVIDIA GPU, float32 elsewhere. Raises ValueError for a
         model that is not there, not whole or of another kind, OSError where there is no network.
         """
         device = device if isinstance(device, torch.device) else pick_device(device)
+        dtype = choose(dtype, DTYPES, "dtype") if isinstance(dtype, str) else dtype
         return cls(*model_folder.read(model_folder.find_model(name), device, dtype))
 
     def save(self, folder: str | Path) -> None:
