@@ -50,7 +50,7 @@ def blocks(net: UNet, x: Tensor, time: Tensor, context: Tensor) -> list[Block]:
     def look(name: str, module: nn.Module, arguments: tuple, output: Tensor) -> None:
         seen.append(Block(name, tuple(output.shape[1:]), output.detach()))
 
-    with _watched({name: net.get_submodule(name) for name in block_names(net)}, look), torch.no_grad():
+    with watched({name: net.get_submodule(name) for name in block_names(net)}, look), torch.no_grad():
         net(x, time, context)
     return seen
 
@@ -65,7 +65,7 @@ def skips(net: UNet, x: Tensor, time: Tensor, context: Tensor) -> list[Skip]:
         if isinstance(module, DownBlock):
             made[:] = arguments[3]
 
-    with _watched(dict(net.named_modules()), look), torch.no_grad():
+    with watched(dict(net.named_modules()), look), torch.no_grad():
         net(x, time, context)
     makers = [name for name in outputs if re.fullmatch(r"conv_in|down_blocks\.\d+\.\w+\.\d+", name)]
     takers = [name for name in outputs if re.fullmatch(r"up_blocks\.\d+\.resnets\.\d+", name)]
@@ -121,7 +121,7 @@ def _parts(net: UNet) -> dict[str, nn.Module]:
 
 
 @contextmanager
-def _watched(modules: dict[str, nn.Module], look: Callable[[str, nn.Module, tuple, Tensor], None]) -> Iterator[None]:
+def watched(modules: dict[str, nn.Module], look: Callable[[str, nn.Module, tuple, Tensor], None]) -> Iterator[None]:
     """Inside, look(name, module, arguments, output) is called after every call of one of the modules."""
     with ExitStack() as hooks:
         for name, module in modules.items():
