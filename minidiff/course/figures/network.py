@@ -1,7 +1,5 @@
 """Two figures of the UNet: its blocks and what passes between them, and the feature maps of one block."""
 
-from itertools import pairwise
-
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -51,31 +49,23 @@ def unet_diagram(net: UNet, x: Tensor, time: Tensor, context: Tensor) -> Image.I
         _words(canvas, 30, 40, f"time embedding, {net.time_embedding.linear_2.out_features} values", ha="left")
         _mark(canvas, 260, 40, "c")
         _words(canvas, 270, 40, f"cross-attention to the context, {_times(context.shape[1:])}", ha="left")
-        _arrow(canvas, (560, 40), (586, 40), GRAY)
+        _arrow(canvas, (560, 40), (586, 40), color=GRAY)
         _words(canvas, 592, 40, "skip connection", ha="left")
         for level in range(levels[-1] + 1):
             own = [top for top, its in zip(tops, levels, strict=True) if its == level]
             end = low + 36 if level == levels[-1] else own[-1] + LINE - 2
-            _box(canvas, 8, own[0] - GAP - 2, WIDTH - 16, end - own[0] + GAP + 2, BANDS[level % 2], BANDS[level % 2])
+            _box(canvas, 8, own[0] - GAP - 2, WIDTH - 16, end - own[0] + GAP + 2, color=BANDS[level % 2], zorder=0)
             height, width = across[levels.index(level)].shape[1:]
             _words(canvas, MIDDLE, own[0] - GAP + TALL / 2, f"level {level}: {height} × {width}", color=GRAY)
         for block in blocks(net, x, time, context):
             _draw_block(canvas, block, steps[block.name])
         for top, level, skip in zip(tops, levels, across, strict=True):
-            _arrow(canvas, (LEFT + WIDE + 8, top + TALL / 2), (RIGHT - 8, top + TALL / 2), GRAY)
+            _arrow(canvas, (LEFT + WIDE + 8, top + TALL / 2), (RIGHT - 8, top + TALL / 2), color=GRAY)
             _words(canvas, MIDDLE, top + TALL / 2, _times(skip.shape), fontsize=8, backgroundcolor=BANDS[level % 2])
-        down, up = LEFT + WIDE / 2, RIGHT + WIDE / 2
+        down, up, turn = LEFT + WIDE / 2, RIGHT + WIDE / 2, low + TALL / 2
         _words(canvas, down, tops[0] - GAP + TALL / 2, f"x: {_times(x.shape[1:])}")
-        for above, below in pairwise([tops[0] - GAP - 4, *tops]):
-            _arrow(canvas, (down, above + TALL), (down, below))
-        climb = sorted(top for name, own in steps.items() for top, _ in own if name.startswith(("up", "conv_out")))
-        for above, below in pairwise(climb):
-            _arrow(canvas, (up, below), (up, above + TALL))
-        turn, bottom = low + TALL / 2, tops[-1] + TALL
-        canvas.plot([down, down], [bottom, turn], color="black", lw=1)
-        canvas.plot([MIDDLE + 170, up], [turn, turn], color="black", lw=1)
-        _arrow(canvas, (down, turn), (MIDDLE - 170, turn))
-        _arrow(canvas, (up, turn), (up, bottom))
+        _arrow(canvas, (down, tops[0] - GAP - 4 + TALL), (down, turn), (MIDDLE - 170, turn))
+        _arrow(canvas, (MIDDLE + 170, turn), (up, turn), (up, tops[0] - GAP + TALL))
         return page.image()
 
 
@@ -110,10 +100,8 @@ def unet(
         for k, channel in enumerate(chosen.tolist()):
             left, top = 16 + 84 * (k % 8), 284 + 94 * (k // 8)
             page.picture(signed(maps[channel] / reach), left, top, 70, title=str(channel))
-        bar = page.axes(692, 284, 12, 164, xticks=[])
-        bar.set_yticks([0, 0.5, 1], [f"{-reach:.2g}", "0", f"{reach:.2g}"])
-        shades = signed(torch.linspace(1, -1, 164)[:, None]).permute(1, 2, 0).numpy()
-        bar.imshow(shades, extent=(0, 1, 0, 1), aspect="auto")
+        bar = page.picture(signed(torch.linspace(1, -1, 164)[:, None].expand(-1, 12)), 692, 284, 12)
+        bar.set_yticks([0, 81.5, 163], [f"{reach:.2g}", "0", f"{-reach:.2g}"])
         bar.yaxis.tick_right()
         bar.grid(False)
         return page.image()
@@ -121,31 +109,31 @@ def unet(
 
 def _modules(net: UNet, name: str) -> list[nn.Module]:
     """The modules of one step: a ResBlock with the attention after it, or one other module."""
-    if name == "conv_in" or "samplers" in name:
-        return [net.get_submodule(name)]
-    parent, _, index = name.rsplit(".", 2)
-    block = net.get_submodule(parent)
-    return [block.resnets[int(index)], *([block.attentions[int(index)]] if block.attentions else [])]
+    pairs = ("attentions", "resnets"), ("resnets", "attentions")
+    names = dict.fromkeys(name.replace(*pair) for pair in pairs)  # two names or one
+    return [module for name, module in net.named_modules() if name in names]
 
 
 def _times(shape: tuple[int, ...]) -> str:
     return " × ".join(str(side) for side in shape)
 
 
-def _box(canvas, left: float, top: float, width: float, height: float, face: str, edge: str, lw: float = 1) -> None:
+def _box(canvas, left: float, top: float, width: float, height: float, **look) -> None:
     from matplotlib.patches import FancyBboxPatch
 
-    look = {"boxstyle": "round,pad=0,rounding_size=4", "facecolor": face, "edgecolor": edge, "lw": lw}
-    canvas.add_patch(FancyBboxPatch((left, top), width, height, **look))
+    canvas.add_patch(FancyBboxPatch((left, top), width, height, boxstyle="round,pad=0,rounding_size=4", **look))
 
 
 def _words(canvas, x: float, y: float, words: str, **look) -> None:
     canvas.text(x, y, words, **({"fontsize": 9, "ha": "center", "va": "center"} | look))
 
 
-def _arrow(canvas, start: tuple[float, float], end: tuple[float, float], colour: str = "black") -> None:
-    style = {"arrowstyle": "-|>", "color": colour, "lw": 1, "shrinkA": 0, "shrinkB": 0}
-    canvas.annotate("", end, start, arrowprops=style)
+def _arrow(canvas, *points: tuple[float, float], color: str = "black") -> None:
+    from matplotlib.patches import FancyArrowPatch
+    from matplotlib.path import Path
+
+    way = FancyArrowPatch(path=Path(points), arrowstyle="-|>", mutation_scale=10, color=color, lw=1, zorder=0.5)
+    canvas.add_patch(way)  # below boxes, above what frames them
 
 
 def _mark(canvas, x: float, y: float, mark: str) -> None:
@@ -161,11 +149,21 @@ def _draw_block(canvas, block: Block, steps: list[tuple[int, list[nn.Module]]]) 
     if block.name == "mid_block":
         left, width, outer = MIDDLE - 56, 220, MIDDLE - 114
     first, middle = min(left, outer - 52) - 6, (min(tops) + max(tops) + TALL) / 2
-    _box(canvas, first, min(tops) - 3, width + 122, max(tops) - min(tops) + TALL + 6, "white", colour, 1.5)
+    _box(
+        canvas,
+        first,
+        min(tops) - 3,
+        width + 122,
+        max(tops) - min(tops) + TALL + 6,
+        fc="white",
+        ec=colour,
+        lw=1.5,
+        zorder=0,
+    )
     _words(canvas, outer, middle - 6.5, block.name, weight="bold", fontsize=8.5, color=colour)
     _words(canvas, outer, middle + 6.5, _times(block.shape), fontsize=8)
     for top, modules in steps:
-        _box(canvas, left, top, width, TALL, "white", GRAY)
+        _box(canvas, left, top, width, TALL, fc="white", ec=GRAY)
         kinds = [type(module).__name__ for module in modules]
         words = ", ".join(CALLED.get(kind, kind) for kind in kinds)
         _words(canvas, left + 6, top + TALL / 2, words, ha="left", fontsize=8)
@@ -181,9 +179,10 @@ def _draw_small(canvas, seen: list[Block], chosen: str) -> None:
     for k, block in enumerate(seen):
         side = (k > depth) - (k < depth)  # -1 for down blocks, 1 for up blocks
         top, colour, here = 24 + pitch * min(k, 2 * depth - k), COLOURS[block.name[:4]], block.name == chosen
-        _box(canvas, MIDDLE + 98 * side - 94, top, 188, pitch - 14, colour if here else "white", colour, 1.5)
+        look = {"fc": colour if here else "white", "ec": colour, "lw": 1.5}
+        _box(canvas, MIDDLE + 98 * side - 94, top, 188, pitch - 14, **look)
         look = {"color": "white" if here else colour, "fontsize": 8}
         _words(canvas, MIDDLE + 98 * side, top + pitch / 2 - 7, f"{block.name}  {_times(block.shape)}", **look)
         if side:
             gap = [(MIDDLE + 60 * side, top + pitch - 14), (MIDDLE + 60 * side, top + pitch)]
-            _arrow(canvas, *gap[::-side], GRAY)
+            _arrow(canvas, *gap[::-side], color=GRAY)
