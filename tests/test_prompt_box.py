@@ -111,7 +111,7 @@ def test_a_step_on_the_way_is_large_and_framed_below(pictures, unclipped):
     assert torch.equal(large, estimates[5]) and f"t = {times[5]:.2f}" in title and "the result" not in title
     assert [below for _, _, below, frame in pictures.values() if frame] == ["step 5"]
     for wrong in (0, 12):
-        with pytest.raises(ValueError, match=f"between 1 and the number of steps, 11; got {wrong}"):
+        with pytest.raises(ValueError, match=f"step must lie between 1 and 11, got {wrong}"):
             figures.prompt_box(PIPE, "a red seven", steps=11, step=wrong)
     assert not unclipped
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from minidiff.data.dataset import DATASETS, Dataset, Pictures, random_numbers
 from minidiff.data.mnist import CLASSES, SPLITS, mnist
-from minidiff.registry import UserError
+from minidiff.registry import UserError, check_between
 
 COLORS = {  # RGB, 0 to 255; the two that are closest, orange and yellow, lie 118 apart
     "black": (0, 0, 0), "white": (255, 255, 255), "red": (220, 10, 30), "green": (20, 160, 60),
@@ -81,8 +81,7 @@ class Captioned:
 
 def caption(scene: Scene, wording: int = 0) -> str:
     """The scene in words, as WORDINGS[wording] puts it: "a red seven on a blue background"."""
-    if not 0 <= wording < len(WORDINGS):
-        raise UserError(f"wording must lie between 0 and {len(WORDINGS) - 1}, got {wording}")
+    check_between("wording", wording, 0, len(WORDINGS) - 1)
     at = "" if scene.place == "center" else f", {scene.place}"
     text = WORDINGS[wording].format(
         **vars(scene), word=CLASSES[scene.digit], figure=scene.digit,

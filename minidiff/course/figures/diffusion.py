@@ -7,13 +7,13 @@ import torch
 from PIL import Image
 from torch import Generator, Tensor
 
-from minidiff.course.figures.estimates import check_time, estimate, noise_of, noised
+from minidiff.course.figures.estimates import estimate, noise_of, noised
 from minidiff.course.figures.page import BLUE, FIGURES, GRAY, ORANGE, WIDTH, Page, fitted, look, readable
 from minidiff.data import CLOUDS, DATASETS, points
 from minidiff.diffusion import DEFAULT_SAMPLER, IN_DIFFUSERS, SAMPLERS, SCHEDULES, Schedule, flow, ideal, score, uniform
 from minidiff.files import asset, read_tensors
 from minidiff.pipeline.text_to_image import TextToImage
-from minidiff.registry import UserError, choose, register
+from minidiff.registry import check_between, choose, register
 
 COLUMNS = 5  # noisy pictures side by side in `schedules`
 
@@ -21,7 +21,7 @@ COLUMNS = 5  # noisy pictures side by side in `schedules`
 @register(FIGURES)
 def corruption(picture: Tensor, schedule: str, t: float, seed: int = 0) -> Image.Image:
     """An image (C, H, W) in [-1, 1] at time t, the coefficients that made it so, and the histogram of its pixel values."""
-    check_time(t)
+    check_between("t", t, 0, 1)
     path = choose(schedule, SCHEDULES, "schedule")()
     shown, rescaled = _noised(picture, path, t, seed)
     (alpha, sigma), ratio = path.at(t, picture.double()), path.snr(t)
@@ -49,7 +49,7 @@ def corruption(picture: Tensor, schedule: str, t: float, seed: int = 0) -> Image
 @register(FIGURES)
 def schedules(names: list[str], t: float, picture: Tensor | None = None, seed: int = 0) -> Image.Image:
     """Schedules compared: alpha, sigma, ln SNR, marks at time t; picture: (C, H, W) in [-1, 1], at t under each of them."""
-    check_time(t)
+    check_between("t", t, 0, 1)
     for name in names:
         choose(name, SCHEDULES, "schedule")
     paths = {name: make() for name, make in SCHEDULES.items() if name in names}
@@ -92,8 +92,7 @@ def one_step(
 
     times: up to seven; for a single one, the error at all times is plotted too. prompt: None for unconditional.
     """
-    if not 1 <= len(times) <= 7:
-        raise UserError(f"one to seven times fit on the page, got {len(times)}")
+    check_between("the number of times", len(times), 1, 7)
 
     def estimated(at: list[float]) -> tuple[Tensor, Tensor, Tensor]:
         clean, x = noised(pipe, picture, at, seed)
@@ -168,7 +167,7 @@ def playground(cloud: str, t: float, sampler: str, steps: int, seed: int = 0) ->
 
     The schedule is flow, the denoiser ideal. Arrows: direction and root of the length of the score, rescaled at each t.
     """
-    check_time(t)
+    check_between("t", t, 0, 1)
     choose(cloud, CLOUDS, "cloud")
     run = choose(sampler, SAMPLERS, "sampler")
     path, clean = flow(), points(cloud).double()

@@ -6,13 +6,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from minidiff.course.figures.estimates import check_step, noise_of
+from minidiff.course.figures.estimates import noise_of
 from minidiff.course.figures.page import BLUE, FIGURES, GRAY, WIDTH, Page, fitted, two_lines
 from minidiff.data import Emoji
 from minidiff.diffusion import DEFAULT_SAMPLER
 from minidiff.pipeline.image_to_image import remaining
 from minidiff.pipeline.text_to_image import TextToImage
-from minidiff.registry import choose, register
+from minidiff.registry import check_between, choose, register
 
 STRIP = 6  # small pictures of a trajectory
 ROW = 5  # pictures side by side in `reconstructions`
@@ -44,7 +44,7 @@ def prompt_box(
     """
     scale = pipe.config.scale if scale is None else float(scale)
     times, estimates = sample(pipe, prompt, scale, seed, steps)
-    check_step(step := steps if step is None else step, steps)
+    check_between("step", step := steps if step is None else step, 1, steps)
     chosen = torch.linspace(1, steps, min(steps, STRIP)).round().long().tolist()
     with Page(WIDTH, 460, palette=False) as page:
         words = rf"$\hat{{x}}_0$ at t = {times[step - 1]:.2f}" + ": the result" * (step == steps)

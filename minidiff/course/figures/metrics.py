@@ -15,7 +15,7 @@ from minidiff.evaluation import metrics
 from minidiff.evaluation.judges import judged
 from minidiff.formats.model_folder import load_classifier
 from minidiff.networks import Judge
-from minidiff.registry import UserError, choose, register
+from minidiff.registry import check_between, choose, register
 
 CLASSES = len(data.CLASSES)
 DAMAGES: dict[str, Callable] = {}  # set in the second half of this file
@@ -59,10 +59,8 @@ def metric(damage: str, amount: float, n: int = 500, seed: int = 0) -> Image.Ima
     damage: a name in DAMAGES. amount: from 0, none, to 1. n: from 100 to 500. Raises UserError for other values.
     """
     harm = choose(damage, DAMAGES, "damage")
-    if not 0 <= amount <= 1:
-        raise UserError(f"amount must lie in [0, 1], got {amount}")
-    if not 100 <= n <= 500:
-        raise UserError(f"n must lie between 100 and 500, got {n}")
+    check_between("amount", amount, 0, 1)
+    check_between("n", n, 100, 500)
     generator, real = Generator().manual_seed(seed), _real()
     digits, words = harm(real, torch.randperm(len(real.features), generator=generator)[:n], amount, generator)
     found = measured(real, digits, *judged(real.judge, digits.images))

@@ -9,13 +9,13 @@ from PIL import Image
 from torch import Tensor
 
 from minidiff.course.examples import scenes
-from minidiff.course.figures.estimates import check_step, estimate, noise_of
+from minidiff.course.figures.estimates import estimate, noise_of
 from minidiff.course.figures.page import BLUE, FIGURES, GRAY, WIDTH, Page, fitted, readable, signed, two_lines
 from minidiff.data import DATASETS
 from minidiff.diffusion import DEFAULT_SAMPLER
 from minidiff.networks import CLIP, AttentionMap, attention_maps
 from minidiff.pipeline.text_to_image import TextToImage
-from minidiff.registry import UserError, choose, register
+from minidiff.registry import UserError, check_between, choose, register
 from minidiff.tokenizer import Tokenizer
 
 COLUMNS = 5  # steps that `guidance` shows
@@ -79,7 +79,7 @@ def attention(
     all attention. Raises UserError for what cannot be shown.
     """
     scale = pipe.config.scale if scale is None else float(scale)
-    check_step(step, steps)
+    check_between("step", step, 1, steps)
     if scale == 0:
         raise UserError("at scale 0 the model does not read the prompt")
     with attention_maps(pipe.net) as passes:
@@ -161,9 +161,8 @@ def clip(
     pictures = scenes().images if pictures is None else pictures
     captions = scenes().captions if captions is None else captions
     texts = [*captions, *([] if own is None else [own])]
-    for given, most, what in ((pictures, PICTURES, "pictures"), (captions, CAPTIONS, "captions")):
-        if not 1 <= len(given) <= most:
-            raise UserError(f"one to {most} {what} fit on the page, got {len(given)}")
+    check_between("the number of pictures", len(pictures), 1, PICTURES)
+    check_between("the number of captions", len(captions), 1, CAPTIONS)
     cosines = similarities(model, tokenizer, pictures, texts).T  # (texts, N)
     best = cosines.argmax(0).tolist()
     reach = float(cosines.abs().max()) or 1.0
