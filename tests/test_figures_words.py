@@ -3,6 +3,7 @@
 import pytest
 import torch
 from drawn import assert_drawn, count, noise
+from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from tiny_words import tiny_clip, tiny_pipe, tiny_tokenizer
 
@@ -10,7 +11,7 @@ from minidiff import data, image_files
 from minidiff.course import figures
 from minidiff.course.examples import PROMPT, scenes
 from minidiff.course.figures.page import Page, readable, two_lines, wide
-from minidiff.course.figures.words import heat, resolutions, similarities
+from minidiff.course.figures.words import heat, resolutions
 from minidiff.diffusion import DEFAULT_SAMPLER, denoiser
 from minidiff.networks import attention_maps
 
@@ -160,21 +161,19 @@ def test_the_matrix_is_that_of_the_model(model, tokenizer, drawn):
     figures.clip(model, tokenizer, images, captions, own="black")
     _, written = drawn
     cosines = model(tokenizer([*captions, "black"]), images) / model.logit_scale.exp()
-    torch.testing.assert_close(similarities(model, tokenizer, images, [*captions, "black"]), cosines)
     numbers = [word for word in written if word.lstrip("-").replace(".", "").isdigit()]
     assert numbers == [f"{value:.2f}" for value in cosines.T.flatten().tolist()]  # a row a caption
     assert [word for word in written if word.startswith('"')] == ['"a red seven"', '"a four"', '"black"']
 
 
 def test_the_best_caption_of_each_picture_is_framed(model, tokenizer, monkeypatch):
-    from minidiff.course.figures import words as figures_clip
-
-    framed, cell = [], figures_clip._cell
-    monkeypatch.setattr(figures_clip, "_cell", lambda *a, **k: framed.append(k["framed"]) or cell(*a, **k))
+    pages, draw = [], Page.image
+    monkeypatch.setattr(Page, "image", lambda page: pages.append(page) or draw(page))
     known = torch.tensor([[0.1, 0.9, 0.2], [0.8, -0.3, 0.2]])  # 2 pictures, 3 captions
-    monkeypatch.setattr(figures_clip, "similarities", lambda *_: known)
-    image = figures.clip(model, tokenizer, scenes().images[:2], ["one", "two", "three"])
-    assert framed == [False, True, True, False, False, False]
+    knowing = type("CLIP", (), {"logit_scale": torch.zeros(()), "__call__": lambda *_: known})()
+    image = figures.clip(knowing, tokenizer, scenes().images[:2], ["one", "two", "three"])
+    cells = [patch for patch in pages[0].figure.findobj(Rectangle) if patch.get_width() == 66 - 2]
+    assert [cell.get_linewidth() == 2 for cell in cells] == [False, True, True, False, False, False]
     assert count(image, figures.ORANGE) > 1000  # the highest, 0.9
     assert image.width == 760 and image.height == figures.clip(model, tokenizer, captions=["1", "2", "3"]).height
 

@@ -37,9 +37,9 @@ def pictures(monkeypatch):
     """The pictures on the page drawn last: what is above, what is below, the frame, by the upper left corner."""
     seen, picture = {}, Page.picture
 
-    def keep(page, pixels, left, top, size, title="", below="", frame=None):
+    def keep(page, pixels, left, top, size, title="", below="", frame=None, **style):
         seen[left, top] = pixels, title, below, frame
-        return picture(page, pixels, left, top, size, title, below, frame)
+        return picture(page, pixels, left, top, size, title, below, frame, **style)
 
     monkeypatch.setattr(Page, "picture", keep)
     return seen

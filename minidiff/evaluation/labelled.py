@@ -102,7 +102,8 @@ def evaluate(
             seen, answers = judges.judged(judge, shown)
             clouds.append(seen)
             measured["accuracy" + name] = fraction(answers == asked)
-            measured["calibration" + name] = metrics.calibration_error(judges.confidence(judge, seen), answers == asked)
+            confidence = judge.classify(seen.float().to(pipe.device)).softmax(1).amax(1).cpu()
+            measured["calibration" + name] = metrics.calibration_error(confidence, answers == asked)
     fake, known = (features(images), features(real.images)) if features else clouds
     train = dataset.load("train").images
     for name, shown, cloud in (("", images, fake), ("_real", real.images[one], known[one])):

@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Generator, Tensor
 
 from minidiff.course.figures.estimates import estimate, noise_of, noised
-from minidiff.course.figures.page import BLUE, FIGURES, GRAY, ORANGE, WIDTH, Page, fitted, look, readable
+from minidiff.course.figures.page import BLUE, FIGURES, GRAY, ORANGE, WIDTH, Page, few, fitted, look, readable
 from minidiff.data import CLOUDS, DATASETS, points
 from minidiff.diffusion import DEFAULT_SAMPLER, IN_DIFFUSERS, SAMPLERS, SCHEDULES, Schedule, flow, ideal, score, uniform
 from minidiff.files import asset, read_tensors
@@ -32,7 +32,7 @@ def corruption(picture: Tensor, schedule: str, t: float, seed: int = 0) -> Image
         rows = [("t", t), (r"$\alpha_t$", alpha), (r"$\sigma_t$", sigma), ("SNR", ratio), ("ln SNR", ratio.log())]
         for row, (symbol, value) in enumerate(rows):
             page.text(264, 76 + 28 * row, symbol, fontsize=11)
-            page.text(334, 76 + 28 * row, _plain(float(value)), fontsize=11, family="monospace")
+            page.text(334, 76 + 28 * row, few(float(value)), fontsize=11, family="monospace")
         if rescaled:
             page.text(264, 226, "rescaled like the\ninput of a network", fontsize=9, color=GRAY)
         axes = page.axes(464, 40, 280, 200, xlabel=f"value of a pixel of {name}", ylabel="density", xlim=(-4, 4))
@@ -78,7 +78,7 @@ def schedules(names: list[str], t: float, picture: Tensor | None = None, seed: i
             page.text(16, 290, f"the same image and noise at t = {t:.2f}")
             for k, (name, path) in enumerate(paths.items()):
                 shown, rescaled = _noised(picture, path, t, seed)
-                words = f"ln SNR {_plain(float(path.snr(t).log()))}", fitted(name + " (rescaled)" * rescaled, 136)
+                words = f"ln SNR {few(float(path.snr(t).log()))}", fitted(name + " (rescaled)" * rescaled, 136)
                 left, top = 48 + 148 * (k % COLUMNS), 338 + 156 * (k // COLUMNS)
                 page.picture((shown + 1) / 2, left, top, 88, *words, frame=looks[name]["color"])
         return page.image()
@@ -203,8 +203,3 @@ def _noised(picture: Tensor, path: Schedule, t: float, seed: int) -> tuple[Tenso
     x = path.add_noise(picture[None], noise_of(picture, seed)[None], t)[0]
     one = torch.ones((), dtype=torch.float64)
     return x * float(path.net_scale(t * one)), bool(path.net_scale(one) != 1)
-
-
-def _plain(value: float) -> str:
-    """A number in three figures, or whole where it is large: 0.0123, 2.25, 998001."""
-    return f"{value:.3g}" if abs(value) < 1e4 else f"{value:.0f}"

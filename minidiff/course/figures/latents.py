@@ -17,6 +17,7 @@ from minidiff.registry import check_between, choose, register
 STRIP = 6  # small pictures of a trajectory
 ROW = 5  # pictures side by side in `reconstructions`
 EVERYTHING = "everything"
+SMOOTH = {"interpolation": "bilinear"}  # of pictures not enlarged by a whole factor: no ragged edges
 HOLE = torch.full((3, 1, 1), 0.85)  # light gray
 # What of an image can be generated anew: where its rows begin and end, and its columns, in quarters
 PARTS = {EVERYTHING: (0, 4, 0, 4), "lower half": (2, 4, 0, 4), "right half": (0, 4, 2, 4), "middle": (1, 3, 1, 3)}
@@ -56,7 +57,7 @@ def prompt_box(
         reached = max(k for k in chosen if k <= step)
         for column, k in enumerate(chosen):
             look = f"t = {times[k - 1]:.2f}", f"step {k}", BLUE if k == reached else None
-            smooth(page.picture(estimates[k - 1], 16 + 124 * column, 324, 108, *look))
+            page.picture(estimates[k - 1], 16 + 124 * column, 324, 108, *look, **SMOOTH)
         return page.image()
 
 
@@ -70,8 +71,8 @@ def emoji_grid(pairs: Sequence[tuple[Emoji, str]], generated: Tensor, truth: Ten
     with Page(columns * wide, 24 + tall * -(-len(pairs) // columns), palette=False) as page:
         for k, ((item, style), mine, right) in enumerate(zip(pairs, generated, truth, strict=True)):
             left, top = 12 + wide * (k % columns), 24 + tall * (k // columns)
-            smooth(page.picture(mine, left, top, size, "generated" * (k < columns)))
-            smooth(page.picture(right, left + size + 4, top, size, "truth" * (k < columns)))
+            page.picture(mine, left, top, size, "generated" * (k < columns), **SMOOTH)
+            page.picture(right, left + size + 4, top, size, "truth" * (k < columns), **SMOOTH)
             page.text(left, top + size + 4, fitted(item.name, 2 * size), fontsize=9)
             page.text(left, top + size + 20, style, fontsize=9, color=GRAY)
         return page.image()
@@ -124,10 +125,5 @@ def edit(
         page.text(16, 10, "prompt: " + two_lines(prompt, 440), fontsize=9)
         page.text(560, 10, f"strength {strength:g}, seed {seed}", fontsize=9, color=GRAY)
         for column, (title, (pixels, below)) in enumerate(pictures.items()):
-            smooth(page.picture(pixels, 16 + 184 * column, 76, 176, title, below))
+            page.picture(pixels, 16 + 184 * column, 76, 176, title, below, **SMOOTH)
         return page.image()
-
-
-def smooth(axes) -> None:
-    """For a picture that is not enlarged by a whole factor: no ragged edges."""
-    axes.images[0].set_interpolation("bilinear")

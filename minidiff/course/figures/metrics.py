@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Generator, Tensor
 
 from minidiff import data
-from minidiff.course.figures.page import BLUE, FIGURES, GRAY, ORANGE, WIDTH, Page
+from minidiff.course.figures.page import BLUE, FIGURES, GRAY, ORANGE, WIDTH, Page, few
 from minidiff.evaluation import metrics
 from minidiff.evaluation.judges import judged
 from minidiff.formats.model_folder import load_classifier
@@ -85,8 +85,8 @@ def metric(damage: str, amount: float, n: int = 500, seed: int = 0) -> Image.Ima
             bar.xaxis.set_visible(False)
             bar.axvspan(middle - margin, middle + margin, color=GRAY, alpha=0.4, lw=0)
             bar.barh([0.5], [max(value, least) - least], 0.5, [least], color=colour)
-            page.text(510, top + 4, _plain(value), color=colour, weight="bold")
-            page.text(570, top + 4, f"real {_plain(middle)}", color=GRAY)
+            page.text(510, top + 4, few(value), color=colour, weight="bold")
+            page.text(570, top + 4, f"real {few(middle)}", color=GRAY)
             page.text(670, top + 4, "noticed" * noticed, color=ORANGE, weight="bold")
         words = f"n = {n}; gray: n real digits (mean ± {BAND} standard deviations over {DRAWS} samples of them)"
         page.text(16, 450, words, color=GRAY, fontsize=9)
@@ -128,10 +128,6 @@ def _band(n: int) -> tuple[dict[str, float], dict[str, float]]:
         draws.append(measured(real, real.pool.take(rows), real.features[rows], real.answers[rows]))
     std, mean = torch.std_mean(torch.tensor([[*draw.values()] for draw in draws], dtype=torch.float64), 0)
     return dict(zip(ROWS, mean.tolist(), strict=True)), dict(zip(ROWS, std.tolist(), strict=True))
-
-
-def _plain(value: float) -> str:
-    return f"{value:.3f}" if value < 10 else f"{value:.3g}"
 
 
 # The damages: (real digits, rows of the pool, amount, generator) -> the digits, and what was done in words ------
