@@ -1,7 +1,4 @@
-"""color_digits: MNIST's digits in colour, 32x32, with captions: "a red seven on a blue background".
-
-Ten (digit, colour) pairs are held out of training, to test whether a model can combine what it has learned.
-"""
+"""color_digits: MNIST's digits in colour, 32x32, with captions: "a red seven on a blue background"."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -26,7 +23,8 @@ PLACES = ("center", "top left", "top right", "bottom left", "bottom right")
 SIZES = {"large": 28, "small": 18}  # pixels of what was a 28x28 digit
 SIDE = 32  # pixels of a picture
 
-# Each digit once, every colour at least once. No training set of minidiff has an image or a caption of these.
+# To test whether a model can combine what it has learned: no training set of minidiff has an image or a caption of
+# these. Each digit once, every colour at least once.
 HELD_OUT = {
     0: "orange", 1: "purple", 2: "red", 3: "blue", 4: "yellow",
     5: "black", 6: "white", 7: "green", 8: "purple", 9: "red",

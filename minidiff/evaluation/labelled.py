@@ -1,8 +1,4 @@
-"""How good are generated images of a data set with classes? Several numbers, each beside what real images get.
-
-The judge's answers give the digit accuracy, its 64 features the space in which the other numbers are measured; images
-of other classes are measured in Inception's. What each number means: minidiff/evaluation/metrics.py and lesson 04.
-"""
+"""How good are generated images of a data set with classes? Numbers from metrics.py, each beside what real images get."""
 
 from dataclasses import dataclass
 from functools import cache, partial

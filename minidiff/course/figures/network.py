@@ -1,5 +1,7 @@
 """Two figures of the UNet: its blocks and what passes between them, and the feature maps of one block."""
 
+from itertools import pairwise
+
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -51,12 +53,11 @@ def unet_diagram(net: UNet, x: Tensor, time: Tensor, context: Tensor) -> Image.I
         _words(canvas, 270, 40, f"cross-attention to the context, {_times(context.shape[1:])}", ha="left")
         _arrow(canvas, (560, 40), (586, 40), color=GRAY)
         _words(canvas, 592, 40, "skip connection", ha="left")
-        for level in range(levels[-1] + 1):
-            own = [top for top, its in zip(tops, levels, strict=True) if its == level]
-            end = low + 36 if level == levels[-1] else own[-1] + LINE - 2
-            _box(canvas, 8, own[0] - GAP - 2, WIDTH - 16, end - own[0] + GAP + 2, color=BANDS[level % 2], zorder=0)
-            height, width = across[levels.index(level)].shape[1:]
-            _words(canvas, MIDDLE, own[0] - GAP + TALL / 2, f"level {level}: {height} × {width}", color=GRAY)
+        firsts = [levels.index(level) for level in range(levels[-1] + 1)]  # of the skips of each level
+        for level, (start, end) in enumerate(pairwise([*(tops[k] - GAP - 2 for k in firsts), low + 36])):
+            _box(canvas, 8, start, WIDTH - 16, end - start, color=BANDS[level % 2], zorder=0)
+            words = f"level {level}: {_times(across[firsts[level]].shape[1:])}"
+            _words(canvas, MIDDLE, start + 2 + TALL / 2, words, color=GRAY)
         for block in blocks(net, x, time, context):
             _draw_block(canvas, block, steps[block.name])
         for top, level, skip in zip(tops, levels, across, strict=True):

@@ -76,10 +76,7 @@ class Page(ExitStack):
         return axes
 
     def picture(self, pixels: Tensor, left: int, top: int, size: int, title="", below="", frame=None, **style):
-        """One picture (C, H, W), floats in [0, 1], gray or RGB, `size` pixels wide; words above, below, a frame's colour.
-
-        style: what `imshow` takes.
-        """
+        """A picture (C, H, W) in [0, 1], gray or RGB, `size` pixels wide; words above, below, a frame's colour, a style."""
         axes = self.axes(left, top, size, round(size * pixels.shape[1] / pixels.shape[2]), xticks=[], yticks=[])
         axes.imshow(pixels.clamp(0, 1).permute(1, 2, 0).squeeze(2).cpu().numpy(), vmin=0, vmax=1, **style)
         axes.spines[:].set_visible(frame is not None)

@@ -1,7 +1,4 @@
-"""Ablations of the UNet: what does a part contribute? Train without it, and compare.
-
-The hooks use nothing but their own arguments, so a deep copy (such as the averaged weights) is ablated too.
-"""
+"""Ablations of the UNet: what does a part contribute? Train without it, and compare."""
 
 import re
 from collections.abc import Callable
@@ -15,7 +12,7 @@ from minidiff.networks.unet import UNet
 
 class Part(NamedTuple):
     modules: str  # a pattern: the modules' names, as in the state dict
-    hook: Callable[[nn.Module, tuple, Tensor], Tensor | None]  # replaces their output
+    hook: Callable[[nn.Module, tuple, Tensor], Tensor | None]  # replaces their output, in a deep copy of the net too
     about: str  # what the UNet is like without it
 
 
