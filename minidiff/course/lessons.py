@@ -23,13 +23,12 @@ def grid(rows, names=None, titles=None, side: float = 0.62) -> None:
 
     gap, shape = 0.05, (len(rows), len(rows[0]))
     size = [side * n + gap * (n - 1) for n in reversed(shape)]
-    figure, axes = plt.subplots(
-        *shape, squeeze=False, figsize=size, layout="none", subplot_kw={"xticks": [], "yticks": []}
-    )
+    figure, axes = plt.subplots(*shape, squeeze=False, figsize=size, layout="none")
     figure.subplots_adjust(left=0, right=1, bottom=0, top=1, wspace=gap / side, hspace=gap / side)
     for r, row in enumerate(rows):
         for c, picture in enumerate(row):
             axes[r, c].imshow(picture.clamp(0, 1).permute(1, 2, 0), interpolation="nearest")
+            axes[r, c].set(xticks=[], yticks=[])
             axes[r, c].spines[:].set(visible=True, color="0.85", linewidth=0.5)
             if r == 0 and titles:
                 axes[r, c].set_title(titles[c], fontsize=8)
