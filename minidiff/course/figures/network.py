@@ -144,23 +144,13 @@ def _mark(canvas, x: float, y: float, mark: str) -> None:
 
 def _draw_block(canvas, block: Block, steps: list[tuple[int, list[nn.Module]]]) -> None:
     """A block with its boxes, `steps`, each with its upper edge; its name and shape on the outer side."""
-    colour, tops = COLOURS[block.name[:4]], [top for top, _ in steps]
+    colour, start, end = COLOURS[block.name[:4]], steps[0][0] - 3, steps[-1][0] + TALL + 3
     right = block.name.startswith(("up", "conv_out"))
     left, width, outer = (RIGHT, WIDE, RIGHT + WIDE + 58) if right else (LEFT, WIDE, LEFT - 58)
     if block.name == "mid_block":
         left, width, outer = MIDDLE - 56, 220, MIDDLE - 114
-    first, middle = min(left, outer - 52) - 6, (min(tops) + max(tops) + TALL) / 2
-    _box(
-        canvas,
-        first,
-        min(tops) - 3,
-        width + 122,
-        max(tops) - min(tops) + TALL + 6,
-        fc="white",
-        ec=colour,
-        lw=1.5,
-        zorder=0,
-    )
+    first, middle = min(left, outer - 52) - 6, (start + end) / 2
+    _box(canvas, first, start, width + 122, end - start, fc="white", ec=colour, lw=1.5, zorder=0)
     _words(canvas, outer, middle - 6.5, block.name, weight="bold", fontsize=8.5, color=colour)
     _words(canvas, outer, middle + 6.5, _times(block.shape), fontsize=8)
     for top, modules in steps:
