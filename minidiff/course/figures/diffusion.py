@@ -182,9 +182,7 @@ def playground(cloud: str, t: float, sampler: str, steps: int, seed: int = 0) ->
             grid = torch.cartesian_prod(*[torch.linspace(-2.7, 2.7, 17, dtype=torch.float64)] * 2)
             arrows = score(denoise, path)(grid, t)
             length = arrows.norm(dim=1, keepdim=True).clamp(min=1e-12)
-            arrows = (
-                0.32 * arrows / (length * length.max()).sqrt()
-            )  # rescaled at each t; the root, so that short ones are seen
+            arrows = 0.32 * arrows / (length * length.max()).sqrt()  # the root, so that short ones are seen too
             left.quiver(*grid.T, *arrows.T, angles="xy", scale_units="xy", scale=1, width=0.005, color=ORANGE)
         words = f"{fitted(sampler, 90)}, {steps} step{'s' * (steps > 1)}: from noise to points"
         right = page.axes(436, 32, 316, 316, title=words, **square)

@@ -172,6 +172,7 @@ def clip(
     best = cosines.argmax(0).tolist()
     reach = float(cosines.abs().max()) or 1.0
     left, wide, tall, first = 284, 66, 36, 78
+    style = {"ha": "center", "va": "center", "fontsize": 9, "zorder": 4}  # of the numbers
     tops = [first + tall * k + 10 * (k == len(captions)) for k in range(len(texts))]
     with Page(WIDTH, tops[-1] + tall + 34) as page:
         canvas = page.canvas()
@@ -186,11 +187,8 @@ def clip(
                 edge = {"ec": "black", "lw": 2, "zorder": 3} if framed else {"ec": "white", "lw": 1}
                 face = signed(torch.tensor([[value / reach]])).flatten().tolist()
                 canvas.add_patch(Rectangle((x + 1, top + 1), wide - 2, tall - 2, fc=face, **edge))
-                style = {
-                    "color": "white" if value < -0.6 * reach else "black",
-                    "weight": "bold" if framed else "normal",
-                }
-                style |= {"ha": "center", "va": "center", "fontsize": 9, "zorder": 4}
+                style["color"] = "white" if value < -0.6 * reach else "black"
+                style["weight"] = "bold" if framed else "normal"
                 canvas.text(x + wide / 2, y, f"{value:.2f}", **style)
         words = "Values: cosine similarities. Framed: the caption that fits an image best."
         page.text(left, tops[-1] + tall + 10, words, color=GRAY, fontsize=9)

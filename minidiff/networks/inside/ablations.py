@@ -12,10 +12,11 @@ from minidiff.networks.unet import UNet
 
 class Part(NamedTuple):
     modules: str  # a pattern: the modules' names, as in the state dict
-    hook: Callable[[nn.Module, tuple, Tensor], Tensor | None]  # replaces their output, in a deep copy of the net too
+    hook: Callable[[nn.Module, tuple, Tensor], Tensor | None]  # replaces their output
     about: str  # what the UNet is like without it
 
 
+# The hooks use nothing but their own arguments, so a deep copy (such as the averaged weights) is ablated too.
 def _zeros(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
     return torch.zeros_like(output)
 
