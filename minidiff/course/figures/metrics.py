@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Generator, Tensor
 
 from minidiff import data
-from minidiff.course.figures.page import BLUE, FIGURES, GRAY, ORANGE, WIDTH, Page, few
+from minidiff.course.figures.page import BLUE, FIGURES, GRAY, ORANGE, WIDTH, Page
 from minidiff.evaluation import metrics
 from minidiff.evaluation.judges import judged
 from minidiff.formats.model_folder import load_classifier
@@ -85,8 +85,9 @@ def metric(damage: str, amount: float, n: int = 500, seed: int = 0) -> Image.Ima
             bar.xaxis.set_visible(False)
             bar.axvspan(middle - margin, middle + margin, color=GRAY, alpha=0.4, lw=0)
             bar.barh([0.5], [max(value, least) - least], 0.5, [least], color=colour)
-            page.text(510, top + 4, few(value), color=colour, weight="bold")
-            page.text(570, top + 4, f"real {few(middle)}", color=GRAY)
+            written, usual = (f"{v:.3f}" if v < 10 else f"{v:.3g}" for v in (value, middle))
+            page.text(510, top + 4, written, color=colour, weight="bold")
+            page.text(570, top + 4, f"real {usual}", color=GRAY)
             page.text(670, top + 4, "noticed" * noticed, color=ORANGE, weight="bold")
         words = f"n = {n}; gray: n real digits (mean ± {BAND} standard deviations over {DRAWS} samples of them)"
         page.text(16, 450, words, color=GRAY, fontsize=9)
