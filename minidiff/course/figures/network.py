@@ -101,8 +101,10 @@ def unet(
         for k, channel in enumerate(chosen.tolist()):
             left, top = 16 + 84 * (k % 8), 284 + 94 * (k // 8)
             page.picture(signed(maps[channel] / reach), left, top, 70, title=str(channel))
-        bar = page.picture(signed(torch.linspace(1, -1, 164)[:, None].expand(-1, 12)), 692, 284, 12)
-        bar.set_yticks([0, 81.5, 163], [f"{reach:.2g}", "0", f"{-reach:.2g}"])
+        bar = page.axes(692, 284, 12, 164, xticks=[])
+        bar.set_yticks([0, 0.5, 1], [f"{-reach:.2g}", "0", f"{reach:.2g}"])
+        shades = signed(torch.linspace(1, -1, 164)[:, None]).permute(1, 2, 0).numpy()
+        bar.imshow(shades, extent=(0, 1, 0, 1), aspect="auto")
         bar.yaxis.tick_right()
         bar.grid(False)
         return page.image()

@@ -36,7 +36,7 @@ class Skip(NamedTuple):
 
 def block_names(net: UNet) -> list[str]:
     """The names of the blocks, in the order of the forward pass."""
-    return [name for name in _parts(net) if name not in ("time_embedding", "conv_norm_out")]
+    return [name for name in _parts(net) if "embedding" not in name and "norm" not in name]
 
 
 def blocks(net: UNet, x: Tensor, time: Tensor, context: Tensor) -> list[Block]:
@@ -75,7 +75,7 @@ def skips(net: UNet, x: Tensor, time: Tensor, context: Tensor) -> list[Skip]:
 
 
 def count(net: UNet) -> dict[str, int]:
-    """Parameters of every part: the blocks, time_embedding and conv_norm_out. Their sum is the whole network's."""
+    """Parameters of every part: the blocks, the embeddings and conv_norm_out. Their sum is the whole network's."""
     return {name: sum(p.numel() for p in part.parameters()) for name, part in _parts(net).items()}
 
 
@@ -108,16 +108,9 @@ def receptive_field(net: Callable[..., Tensor], x: Tensor, time: Tensor, context
 
 
 def _parts(net: UNet) -> dict[str, nn.Module]:
-    """The network's parts by name, in the order of the forward pass."""
-    return {
-        "time_embedding": net.time_embedding,
-        "conv_in": net.conv_in,
-        **{f"down_blocks.{k}": block for k, block in enumerate(net.down_blocks)},
-        "mid_block": net.mid_block,
-        **{f"up_blocks.{k}": block for k, block in enumerate(net.up_blocks)},
-        "conv_norm_out": net.conv_norm_out,
-        "conv_out": net.conv_out,
-    }
+    """The network's parts by name, in the order of the forward pass: its children, and of down_blocks and up_blocks theirs."""
+    own = re.compile(r"(down|up)_blocks\.\d+|\w+(?<!_blocks)")
+    return {name: module for name, module in net.named_modules() if own.fullmatch(name)}
 
 
 @contextmanager
