@@ -36,7 +36,8 @@ def unet_diagram(net: UNet, x: Tensor, time: Tensor, context: Tensor) -> Image.I
     for top, skip in zip(tops, across, strict=True):
         for name in (skip.source, skip.target):
             block = ".".join(name.split(".")[:2])  # "down_blocks.0.resnets.1" is in "down_blocks.0"
-            steps.setdefault(block, []).append((top, _modules(net, name)))
+            names = {name.replace("attentions", "resnets"), name.replace("resnets", "attentions")}  # those in one box
+            steps.setdefault(block, []).append((top, [part for name, part in net.named_modules() if name in names]))
     for k, block in enumerate(net.up_blocks):
         if block.upsamplers:  # above its last ResBlock
             own = steps[f"up_blocks.{k}"]
@@ -108,13 +109,6 @@ def unet(
         bar.yaxis.tick_right()
         bar.grid(False)
         return page.image()
-
-
-def _modules(net: UNet, name: str) -> list[nn.Module]:
-    """The modules of one step: a ResBlock with the attention after it, or one other module."""
-    pairs = ("attentions", "resnets"), ("resnets", "attentions")
-    names = dict.fromkeys(name.replace(*pair) for pair in pairs)  # two names or one
-    return [module for name, module in net.named_modules() if name in names]
 
 
 def _times(shape: tuple[int, ...]) -> str:
