@@ -41,6 +41,12 @@ def choose(name: str, known: Mapping[str, T], kind: str, hint: str = "") -> T:
     return known[name]
 
 
+def check_between(name: str, value: float, low: float, high: float) -> None:
+    """Raises UserError for a value outside [low, high]."""
+    if not low <= value <= high:
+        raise UserError(f"{name} must lie between {low} and {high}, got {value}")
+
+
 def register(known: dict[str, T], name: str | None = None) -> Callable[[T], T]:
     """A decorator: known[name] = the function or class below it; its own name if none is given."""
 

@@ -40,7 +40,7 @@ def words(monkeypatch):
     def text(page, left, top, words, **look):
         written.append(words)
 
-    def picture(page, pixels, left, top, size, title="", below="", frame=None):
+    def picture(page, pixels, left, top, size, title="", below="", frame=None, **style):
         written.extend([title, below])
 
     monkeypatch.setattr(Page, "text", text)

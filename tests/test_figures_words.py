@@ -3,6 +3,7 @@
 import pytest
 import torch
 from drawn import assert_drawn, count, noise
+from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from tiny_words import tiny_clip, tiny_pipe, tiny_tokenizer
 
@@ -10,7 +11,7 @@ from minidiff import data, image_files
 from minidiff.course import figures
 from minidiff.course.examples import PROMPT, scenes
 from minidiff.course.figures.page import Page, readable, two_lines, wide
-from minidiff.course.figures.words import heat, resolutions, similarities
+from minidiff.course.figures.words import heat, resolutions
 from minidiff.diffusion import DEFAULT_SAMPLER, denoiser
 from minidiff.networks import attention_maps
 
@@ -160,21 +161,19 @@ def test_the_matrix_is_that_of_the_model(model, tokenizer, drawn):
     figures.clip(model, tokenizer, images, captions, own="black")
     _, written = drawn
     cosines = model(tokenizer([*captions, "black"]), images) / model.logit_scale.exp()
-    torch.testing.assert_close(similarities(model, tokenizer, images, [*captions, "black"]), cosines)
     numbers = [word for word in written if word.lstrip("-").replace(".", "").isdigit()]
     assert numbers == [f"{value:.2f}" for value in cosines.T.flatten().tolist()]  # a row a caption
     assert [word for word in written if word.startswith('"')] == ['"a red seven"', '"a four"', '"black"']
 
 
 def test_the_best_caption_of_each_picture_is_framed(model, tokenizer, monkeypatch):
-    from minidiff.course.figures import words as figures_clip
-
-    framed, cell = [], figures_clip._cell
-    monkeypatch.setattr(figures_clip, "_cell", lambda *a, **k: framed.append(k["framed"]) or cell(*a, **k))
+    pages, draw = [], Page.image
+    monkeypatch.setattr(Page, "image", lambda page: pages.append(page) or draw(page))
     known = torch.tensor([[0.1, 0.9, 0.2], [0.8, -0.3, 0.2]])  # 2 pictures, 3 captions
-    monkeypatch.setattr(figures_clip, "similarities", lambda *_: known)
-    image = figures.clip(model, tokenizer, scenes().images[:2], ["one", "two", "three"])
-    assert framed == [False, True, True, False, False, False]
+    knowing = type("CLIP", (), {"logit_scale": torch.zeros(()), "__call__": lambda *_: known})()
+    image = figures.clip(knowing, tokenizer, scenes().images[:2], ["one", "two", "three"])
+    cells = [patch for patch in pages[0].figure.findobj(Rectangle) if patch.get_width() == 66 - 2]
+    assert [cell.get_linewidth() == 2 for cell in cells] == [False, True, True, False, False, False]
     assert count(image, figures.ORANGE) > 1000  # the highest, 0.9
     assert image.width == 760 and image.height == figures.clip(model, tokenizer, captions=["1", "2", "3"]).height
 
@@ -192,10 +191,10 @@ def test_the_scenes_differ_and_were_not_held_out(model, tokenizer, unclipped):
 
 def test_what_does_not_fit_into_the_matrix(model, tokenizer):
     for pictures, captions, words in (
-        (torch.zeros(8, 3, 32, 32), None, "one to 7 pictures"),
-        (torch.zeros(0, 3, 32, 32), None, "one to 7 pictures"),
-        (None, [], "one to 12 captions"),
-        (None, ["a"] * 13, "one to 12 captions"),
+        (torch.zeros(8, 3, 32, 32), None, "number of pictures must lie between 1 and 7"),
+        (torch.zeros(0, 3, 32, 32), None, "number of pictures must lie between 1 and 7"),
+        (None, [], "number of captions must lie between 1 and 12"),
+        (None, ["a"] * 13, "number of captions must lie between 1 and 12"),
         (torch.zeros(1, 3, 28, 28), None, "32x32, got 28x28"),
     ):
         with pytest.raises(ValueError, match=words):
@@ -295,7 +294,7 @@ def test_attention_of_a_model_of_labels(pipe, drawn, unclipped):
 
 def test_what_attention_cannot_show(tiny, pipe):
     for draw, words in (
-        (lambda: figures.attention(tiny, PROMPT, 0), "step must lie between 1 and the number of steps, 20; got 0"),
+        (lambda: figures.attention(tiny, PROMPT, 0), "step must lie between 1 and 20, got 0"),
         (lambda: figures.attention(tiny, PROMPT, 4, steps=3), "step must lie between 1"),
         (lambda: figures.attention(tiny, PROMPT, scale=0), "does not read the prompt"),
         (lambda: figures.attention(tiny, PROMPT, size=9, steps=1), "unknown size '9'; there is 16, 8"),

@@ -1,6 +1,7 @@
 """Looking inside the network: what is read from it against what is computed by hand."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -57,6 +58,16 @@ def test_counts_add_up(net):
     assert counts["conv_in"] == 8 * 3 * 9 + 8
     assert counts["time_embedding"] == (8 * 32 + 32) + (32 * 32 + 32)
     assert counts["conv_norm_out"] == 16
+
+
+def test_of_a_pooled_context_the_summary_counts_too():
+    net = UNet(replace(TINY, pooled=True))
+    counts, counted = count(net), flops(net, *inputs())
+    assert sum(counts.values()) == sum(p.numel() for p in net.parameters())
+    assert (
+        counts["add_embedding"] == sum(p.numel() for p in net.add_embedding.parameters()) and counted["add_embedding"]
+    )
+    assert "add_embedding" not in [block.name for block in blocks(net, *inputs())]
 
 
 def test_operations_of_a_known_convolution(net):

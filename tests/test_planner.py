@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from minidiff.course.figures import plan as figures_planner
-from minidiff.course.figures.page import WIDTH
+from minidiff.course.figures.page import WIDTH, few
 from minidiff.course.planner import GPUS, Plan, Work, bytes_kept, hours, memory, work
 from minidiff.networks import UNet, UNetConfig, flops
 
@@ -97,4 +97,4 @@ def test_the_figure_says_what_does_not_fit(gpu):
 
 
 def test_numbers_without_exponents():
-    assert [figures_planner._few(n) for n in (0.01234, 9.314, 3381.2)] == ["0.0123", "9.31", "3,381"]
+    assert [few(n) for n in (0.01234, 9.314, 3381.2, -1234.5)] == ["0.0123", "9.31", "3,381", "-1,234"]

@@ -11,7 +11,7 @@ from tiny_words import tiny_pipe, tiny_tokenizer
 
 from minidiff import data, image_files
 from minidiff.course import figures, widgets
-from minidiff.course.figures.latents import at_step, trajectory
+from minidiff.course.figures.latents import trajectory
 from minidiff.course.figures.page import Page
 from minidiff.data import STYLES, all_emoji, emoji_caption, emoji_prompt, emoji_seen, emoji_split
 from minidiff.diffusion import DEFAULT_SAMPLER
@@ -37,9 +37,9 @@ def pictures(monkeypatch):
     """The pictures on the page drawn last: what is above, what is below, the frame, by the upper left corner."""
     seen, picture = {}, Page.picture
 
-    def keep(page, pixels, left, top, size, title="", below="", frame=None):
+    def keep(page, pixels, left, top, size, title="", below="", frame=None, **style):
         seen[left, top] = pixels, title, below, frame
-        return picture(page, pixels, left, top, size, title, below, frame)
+        return picture(page, pixels, left, top, size, title, below, frame, **style)
 
     monkeypatch.setattr(Page, "picture", keep)
     return seen
@@ -105,15 +105,14 @@ def test_the_picture_is_large_and_the_way_to_it_below(pictures, unclipped):
 
 
 def test_a_step_on_the_way_is_large_and_framed_below(pictures, unclipped):
-    kept = trajectory(PIPE, "a red seven", steps=11)
-    assert (kept.prompt, kept.scale, kept.seed) == ("a red seven", PIPE.config.scale, 0)
-    at_step(kept, 6)
+    times, estimates = trajectory(PIPE, "a red seven", PIPE.config.scale, 0, 11)
+    figures.prompt_box(PIPE, "a red seven", steps=11, step=6)
     large, title, _, _ = pictures.pop((16, 30))
-    assert torch.equal(large, kept.estimates[5]) and f"t = {kept.times[5]:.2f}" in title and "the result" not in title
+    assert torch.equal(large, estimates[5]) and f"t = {times[5]:.2f}" in title and "the result" not in title
     assert [below for _, _, below, frame in pictures.values() if frame] == ["step 5"]
     for wrong in (0, 12):
-        with pytest.raises(ValueError, match=f"between 1 and the number of steps, 11; got {wrong}"):
-            at_step(kept, wrong)
+        with pytest.raises(ValueError, match=f"step must lie between 1 and 11, got {wrong}"):
+            figures.prompt_box(PIPE, "a red seven", steps=11, step=wrong)
     assert not unclipped
 
 
@@ -211,9 +210,9 @@ def test_each_change_draws_once_and_the_steps_are_only_looked_up(drawings_made):
         asked = (
             f"a noto emoji of {dict(pen='a pen').get(values['prompt'], values['prompt'])}" if values["style"] else asked
         )
-        known = trajectory(PIPE, asked, values["scale"], values["seed"], 4)
+        known = figures.prompt_box(PIPE, asked, values["scale"], values["seed"], 4, values["step"])
         drawings_made.pop()
-        assert picture.value == image_files.encode(at_step(known, values["step"]))
+        assert picture.value == image_files.encode(known)
 
 
 def test_the_controls_are_for_the_keyboard_and_draw_when_let_go():

@@ -24,13 +24,7 @@ class List:
             "recipe": {name: recipe.about for name, recipe in recipes().items()},
             "evaluation": {name: evaluation.about for name, evaluation in evaluations().items()},
         }
-        named = {
-            "samplers": SAMPLERS,
-            "schedules": SCHEDULES,
-            "predictions": PREDICTIONS,
-            "grids": GRIDS,
-            "guidances": GUIDANCES,
-        }
+        named = dict(samplers=SAMPLERS, schedules=SCHEDULES, predictions=PREDICTIONS, grids=GRIDS, guidances=GUIDANCES)
         kinds = max(map(len, [*described, *named]))
         names = max(len(name) for known in described.values() for name in known)
         for kind, known in described.items():

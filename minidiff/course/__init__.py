@@ -6,15 +6,16 @@ from collections.abc import Callable, Mapping
 from minidiff.registry import discover
 
 
-def attributes(package: str, known: Mapping[str, Callable], kind: str) -> Callable[[str], Callable]:
-    """The `__getattr__` of a package whose modules register things: package.name is known[name], also of one added later."""
+def attributes(package: str, known: Mapping[str, Callable], kind: str) -> tuple[Callable, Callable]:
+    """`__getattr__` and `__dir__` of a package whose modules register things: package.name is known[name], also later."""
     discover(package)
+    own = vars(sys.modules[package])
     for name in known:  # not hidden by a module of the same name
-        vars(sys.modules[package]).pop(name, None)
+        own.pop(name, None)
 
     def find(name: str) -> Callable:
         if name in known:
             return known[name]
         raise AttributeError(f"there is no {kind} {name!r}; there is {', '.join(known)}")
 
-    return find
+    return find, lambda: [*own["__all__"], *known]  # the second for completion

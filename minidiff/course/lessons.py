@@ -30,7 +30,6 @@ def grid(rows, names=None, titles=None, side: float = 0.62) -> None:
             axes[r, c].imshow(picture.clamp(0, 1).permute(1, 2, 0), interpolation="nearest")
             axes[r, c].set(xticks=[], yticks=[])
             axes[r, c].spines[:].set(visible=True, color="0.85", linewidth=0.5)
-            axes[r, c].grid(False)
             if r == 0 and titles:
                 axes[r, c].set_title(titles[c], fontsize=8)
         if names:

@@ -1,7 +1,4 @@
-"""color_digits: MNIST's digits in colour, 32x32, with captions: "a red seven on a blue background".
-
-Ten (digit, colour) pairs are held out of training, to test whether a model can combine what it has learned.
-"""
+"""color_digits: MNIST's digits in colour, 32x32, with captions: "a red seven on a blue background"."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -16,7 +13,7 @@ from torch import Tensor
 
 from minidiff.data.dataset import DATASETS, Dataset, Pictures, random_numbers
 from minidiff.data.mnist import CLASSES, SPLITS, mnist
-from minidiff.registry import UserError
+from minidiff.registry import UserError, check_between
 
 COLORS = {  # RGB, 0 to 255; the two that are closest, orange and yellow, lie 118 apart
     "black": (0, 0, 0), "white": (255, 255, 255), "red": (220, 10, 30), "green": (20, 160, 60),
@@ -26,7 +23,8 @@ PLACES = ("center", "top left", "top right", "bottom left", "bottom right")
 SIZES = {"large": 28, "small": 18}  # pixels of what was a 28x28 digit
 SIDE = 32  # pixels of a picture
 
-# Each digit once, every colour at least once. No training set of minidiff has an image or a caption of these.
+# To test whether a model can combine what it has learned: no training set of minidiff has an image or a caption of
+# these. Each digit once, every colour at least once.
 HELD_OUT = {
     0: "orange", 1: "purple", 2: "red", 3: "blue", 4: "yellow",
     5: "black", 6: "white", 7: "green", 8: "purple", 9: "red",
@@ -81,8 +79,7 @@ class Captioned:
 
 def caption(scene: Scene, wording: int = 0) -> str:
     """The scene in words, as WORDINGS[wording] puts it: "a red seven on a blue background"."""
-    if not 0 <= wording < len(WORDINGS):
-        raise UserError(f"wording must lie between 0 and {len(WORDINGS) - 1}, got {wording}")
+    check_between("wording", wording, 0, len(WORDINGS) - 1)
     at = "" if scene.place == "center" else f", {scene.place}"
     text = WORDINGS[wording].format(
         **vars(scene), word=CLASSES[scene.digit], figure=scene.digit,

@@ -9,10 +9,7 @@ from minidiff.registry import choose
 
 
 def points(name: str = "spiral", n: int = 500, seed: int = 0) -> Tensor:
-    """n points of the cloud CLOUDS[name], (n, 2) float32, within about [-1.2, 1.2] as pixels are.
-
-    Raises UserError for an unknown name.
-    """
+    """n points of CLOUDS[name], (n, 2) float32, within about [-1.2, 1.2] as pixels are; UserError for an unknown name."""
     cloud, generator = choose(name, CLOUDS, "cloud"), torch.Generator().manual_seed(seed)
     return cloud(n, generator) + 0.02 * torch.randn(n, 2, generator=generator)
 

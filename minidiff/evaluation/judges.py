@@ -24,13 +24,6 @@ def judged(judge: Judge, images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def confidence(judge: Judge, features: Tensor) -> Tensor:
-    """How sure the judge is of its answers, (N,) in [0, 1], from its features (N, 64)."""
-    device = next(judge.parameters()).device
-    return judge.classify(features.float().to(device)).softmax(1).amax(1).cpu()
-
-
-@torch.no_grad()
 def in_style(judge: StyleJudge, images: Tensor, styles: Sequence[str]) -> Tensor:
     """Does the judge read each image (N, 3, 64, 64) in [-1, 1] as this style? (N,) bool."""
     device = next(judge.parameters()).device

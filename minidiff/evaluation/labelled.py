@@ -1,8 +1,4 @@
-"""How good are generated images of a data set with classes? Several numbers, each beside what real images get.
-
-The judge's answers give the digit accuracy, its 64 features the space in which the other numbers are measured; images
-of other classes are measured in Inception's. What each number means: minidiff/evaluation/metrics.py and lesson 04.
-"""
+"""How good are generated images of a data set with classes? Numbers from metrics.py, each beside what real images get."""
 
 from dataclasses import dataclass
 from functools import cache, partial
@@ -102,7 +98,8 @@ def evaluate(
             seen, answers = judges.judged(judge, shown)
             clouds.append(seen)
             measured["accuracy" + name] = fraction(answers == asked)
-            measured["calibration" + name] = metrics.calibration_error(judges.confidence(judge, seen), answers == asked)
+            confidence = judge.classify(seen.float().to(pipe.device)).softmax(1).amax(1).cpu()
+            measured["calibration" + name] = metrics.calibration_error(confidence, answers == asked)
     fake, known = (features(images), features(real.images)) if features else clouds
     train = dataset.load("train").images
     for name, shown, cloud in (("", images, fake), ("_real", real.images[one], known[one])):

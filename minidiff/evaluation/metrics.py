@@ -1,7 +1,4 @@
-"""What can be measured about a set of images. Tensors in, numbers out.
-
-Most look at features, (N, D), in a space of the caller's choice: `minidiff.evaluation.judges` has two.
-"""
+"""What can be measured about images, mostly in a space of features that `judges` has. Tensors in, numbers out."""
 
 from collections.abc import Callable
 

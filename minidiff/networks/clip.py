@@ -189,12 +189,11 @@ class Layer(nn.Module):
 
     def __init__(self, config: CLIPTextConfig | CLIPVisionConfig, causal: bool):
         super().__init__()
-        self.layer_norm1 = nn.LayerNorm(config.width, eps=1e-5)
-        self.self_attn = SelfAttention(config.width, config.heads, causal)
-        self.layer_norm2 = nn.LayerNorm(config.width, eps=1e-5)
-        self.mlp = nn.ModuleDict(
-            {"fc1": nn.Linear(config.width, 4 * config.width), "fc2": nn.Linear(4 * config.width, config.width)}
-        )
+        width = config.width
+        self.layer_norm1 = nn.LayerNorm(width, eps=1e-5)
+        self.self_attn = SelfAttention(width, config.heads, causal)
+        self.layer_norm2 = nn.LayerNorm(width, eps=1e-5)
+        self.mlp = nn.ModuleDict({"fc1": nn.Linear(width, 4 * width), "fc2": nn.Linear(4 * width, width)})
         self.activation = ACTIVATIONS[config.activation]
 
     def forward(self, x: Tensor) -> Tensor:

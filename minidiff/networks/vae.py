@@ -109,31 +109,29 @@ class VAE(nn.Module):
 def _encoder(config: VAEConfig) -> nn.Sequential:
     """(B, C, H, W) -> (B, 2 c, h, w), the posterior's moments."""
     channels, last = config.channels, config.channels[-1]
-    return nn.Sequential(
-        OrderedDict(
-            conv_in=nn.Conv2d(config.in_channels, channels[0], 3, padding=1),
-            down_blocks=_levels(channels, config.layers, config, downsamplers=Downsample),
-            mid_block=MidBlock(last, config),
-            conv_norm_out=_norm(last, config),
-            act=nn.SiLU(),
-            conv_out=nn.Conv2d(last, 2 * config.latent_channels, 3, padding=1),
-        )
+    layers = OrderedDict(
+        conv_in=nn.Conv2d(config.in_channels, channels[0], 3, padding=1),
+        down_blocks=_levels(channels, config.layers, config, downsamplers=Downsample),
+        mid_block=MidBlock(last, config),
+        conv_norm_out=_norm(last, config),
+        act=nn.SiLU(),
+        conv_out=nn.Conv2d(last, 2 * config.latent_channels, 3, padding=1),
     )
+    return nn.Sequential(layers)
 
 
 def _decoder(config: VAEConfig) -> nn.Sequential:
     """(B, c, h, w) -> (B, C, H, W)."""
     channels = config.channels[::-1]
-    return nn.Sequential(
-        OrderedDict(
-            conv_in=nn.Conv2d(config.latent_channels, channels[0], 3, padding=1),
-            mid_block=MidBlock(channels[0], config),
-            up_blocks=_levels(channels, config.layers + 1, config, upsamplers=Double),
-            conv_norm_out=_norm(channels[-1], config),
-            act=nn.SiLU(),
-            conv_out=nn.Conv2d(channels[-1], config.in_channels, 3, padding=1),
-        )
+    layers = OrderedDict(
+        conv_in=nn.Conv2d(config.latent_channels, channels[0], 3, padding=1),
+        mid_block=MidBlock(channels[0], config),
+        up_blocks=_levels(channels, config.layers + 1, config, upsamplers=Double),
+        conv_norm_out=_norm(channels[-1], config),
+        act=nn.SiLU(),
+        conv_out=nn.Conv2d(channels[-1], config.in_channels, 3, padding=1),
     )
+    return nn.Sequential(layers)
 
 
 def _levels(channels: tuple[int, ...], layers: int, config: VAEConfig, **resample: type[nn.Module]) -> nn.Sequential:

@@ -5,8 +5,4 @@ from minidiff.course.figures.page import BLUE, COLOURS, FIGURES, GRAY, GREEN, OR
 
 __all__ = ["BLUE", "COLOURS", "FIGURES", "GRAY", "GREEN", "ORANGE", "PURPLE", "RED", "SKY", "STYLE", "look"]
 
-__getattr__ = attributes(__name__, FIGURES, "figure")
-
-
-def __dir__() -> list[str]:  # for completion
-    return [*__all__, *FIGURES]
+__getattr__, __dir__ = attributes(__name__, FIGURES, "figure")

@@ -7,13 +7,13 @@ import torch
 from PIL import Image
 from torch import Generator, Tensor
 
-from minidiff.course.figures.estimates import check_time, estimate, noise_of, noised
-from minidiff.course.figures.page import BLUE, FIGURES, GRAY, ORANGE, WIDTH, Page, fitted, look, readable
+from minidiff.course.figures.estimates import estimate, noise_of, noised
+from minidiff.course.figures.page import BLUE, FIGURES, GRAY, ORANGE, WIDTH, Page, few, fitted, look, readable
 from minidiff.data import CLOUDS, DATASETS, points
 from minidiff.diffusion import DEFAULT_SAMPLER, IN_DIFFUSERS, SAMPLERS, SCHEDULES, Schedule, flow, ideal, score, uniform
 from minidiff.files import asset, read_tensors
 from minidiff.pipeline.text_to_image import TextToImage
-from minidiff.registry import UserError, choose, register
+from minidiff.registry import check_between, choose, register
 
 COLUMNS = 5  # noisy pictures side by side in `schedules`
 
@@ -21,7 +21,7 @@ COLUMNS = 5  # noisy pictures side by side in `schedules`
 @register(FIGURES)
 def corruption(picture: Tensor, schedule: str, t: float, seed: int = 0) -> Image.Image:
     """An image (C, H, W) in [-1, 1] at time t, the coefficients that made it so, and the histogram of its pixel values."""
-    check_time(t)
+    check_between("t", t, 0, 1)
     path = choose(schedule, SCHEDULES, "schedule")()
     shown, rescaled = _noised(picture, path, t, seed)
     (alpha, sigma), ratio = path.at(t, picture.double()), path.snr(t)
@@ -32,7 +32,7 @@ def corruption(picture: Tensor, schedule: str, t: float, seed: int = 0) -> Image
         rows = [("t", t), (r"$\alpha_t$", alpha), (r"$\sigma_t$", sigma), ("SNR", ratio), ("ln SNR", ratio.log())]
         for row, (symbol, value) in enumerate(rows):
             page.text(264, 76 + 28 * row, symbol, fontsize=11)
-            page.text(334, 76 + 28 * row, _plain(float(value)), fontsize=11, family="monospace")
+            page.text(334, 76 + 28 * row, few(float(value)), fontsize=11, family="monospace")
         if rescaled:
             page.text(264, 226, "rescaled like the\ninput of a network", fontsize=9, color=GRAY)
         axes = page.axes(464, 40, 280, 200, xlabel=f"value of a pixel of {name}", ylabel="density", xlim=(-4, 4))
@@ -49,7 +49,7 @@ def corruption(picture: Tensor, schedule: str, t: float, seed: int = 0) -> Image
 @register(FIGURES)
 def schedules(names: list[str], t: float, picture: Tensor | None = None, seed: int = 0) -> Image.Image:
     """Schedules compared: alpha, sigma, ln SNR, marks at time t; picture: (C, H, W) in [-1, 1], at t under each of them."""
-    check_time(t)
+    check_between("t", t, 0, 1)
     for name in names:
         choose(name, SCHEDULES, "schedule")
     paths = {name: make() for name, make in SCHEDULES.items() if name in names}
@@ -78,7 +78,7 @@ def schedules(names: list[str], t: float, picture: Tensor | None = None, seed: i
             page.text(16, 290, f"the same image and noise at t = {t:.2f}")
             for k, (name, path) in enumerate(paths.items()):
                 shown, rescaled = _noised(picture, path, t, seed)
-                words = f"ln SNR {_plain(float(path.snr(t).log()))}", fitted(name + " (rescaled)" * rescaled, 136)
+                words = f"ln SNR {few(float(path.snr(t).log()))}", fitted(name + " (rescaled)" * rescaled, 136)
                 left, top = 48 + 148 * (k % COLUMNS), 338 + 156 * (k // COLUMNS)
                 page.picture((shown + 1) / 2, left, top, 88, *words, frame=looks[name]["color"])
         return page.image()
@@ -92,8 +92,7 @@ def one_step(
 
     times: up to seven; for a single one, the error at all times is plotted too. prompt: None for unconditional.
     """
-    if not 1 <= len(times) <= 7:
-        raise UserError(f"one to seven times fit on the page, got {len(times)}")
+    check_between("the number of times", len(times), 1, 7)
 
     def estimated(at: list[float]) -> tuple[Tensor, Tensor, Tensor]:
         clean, x = noised(pipe, picture, at, seed)
@@ -164,11 +163,8 @@ def fingerprint(pipe: TextToImage) -> Tensor:
 
 @register(FIGURES)
 def playground(cloud: str, t: float, sampler: str, steps: int, seed: int = 0) -> Image.Image:
-    """Points in the plane. Left: noised to time t, with the score field. Right: trajectories of `steps` steps from noise.
-
-    The schedule is flow, the denoiser ideal. Arrows: direction and root of the length of the score, rescaled at each t.
-    """
-    check_time(t)
+    """Points noised to time t, with their score, and trajectories from noise; the schedule is flow, the denoiser ideal."""
+    check_between("t", t, 0, 1)
     choose(cloud, CLOUDS, "cloud")
     run = choose(sampler, SAMPLERS, "sampler")
     path, clean = flow(), points(cloud).double()
@@ -204,8 +200,3 @@ def _noised(picture: Tensor, path: Schedule, t: float, seed: int) -> tuple[Tenso
     x = path.add_noise(picture[None], noise_of(picture, seed)[None], t)[0]
     one = torch.ones((), dtype=torch.float64)
     return x * float(path.net_scale(t * one)), bool(path.net_scale(one) != 1)
-
-
-def _plain(value: float) -> str:
-    """A number in three figures, or whole where it is large: 0.0123, 2.25, 998001."""
-    return f"{value:.3g}" if abs(value) < 1e4 else f"{value:.0f}"

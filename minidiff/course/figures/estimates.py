@@ -7,19 +7,7 @@ from torch import Generator, Tensor
 
 from minidiff.diffusion import denoiser
 from minidiff.pipeline.text_to_image import TextToImage
-from minidiff.registry import UserError
-
-
-def check_time(t: float) -> None:
-    """Raises UserError for a time outside [0, 1]."""
-    if not 0 <= t <= 1:
-        raise UserError(f"t must lie in [0, 1], got {t}")
-
-
-def check_step(step: int, steps: int) -> None:
-    """Raises UserError for a step that is not 1 to `steps`."""
-    if not 1 <= step <= steps:
-        raise UserError(f"step must lie between 1 and the number of steps, {steps}; got {step}")
+from minidiff.registry import check_between
 
 
 def noise_of(like: Tensor, seed: int) -> Tensor:
@@ -30,7 +18,7 @@ def noise_of(like: Tensor, seed: int) -> Tensor:
 def noised(pipe: TextToImage, picture: Tensor, times: list[float], seed: int) -> tuple[Tensor, Tensor]:
     """The latents of an image (C, H, W) in [-1, 1], and x_t of them at each time with the same noise, (T, C, h, w)."""
     for t in times:
-        check_time(t)
+        check_between("t", t, 0, 1)
     clean = pipe.to_latents(picture[None])
     x = clean.expand(len(times), -1, -1, -1)
     return clean, pipe.schedule.add_noise(x, noise_of(clean, seed), torch.tensor(times, dtype=torch.float64))

@@ -1,77 +1,64 @@
 """Figures of a model in latents: sampling trajectories, results beside the truth, what the VAE keeps, image to image."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from minidiff.course.figures.estimates import check_step, noise_of
+from minidiff.course.figures.estimates import noise_of
 from minidiff.course.figures.page import BLUE, FIGURES, GRAY, WIDTH, Page, fitted, two_lines
 from minidiff.data import Emoji
 from minidiff.diffusion import DEFAULT_SAMPLER
 from minidiff.pipeline.image_to_image import remaining
 from minidiff.pipeline.text_to_image import TextToImage
-from minidiff.registry import choose, register
+from minidiff.registry import check_between, choose, register
 
 STRIP = 6  # small pictures of a trajectory
 ROW = 5  # pictures side by side in `reconstructions`
 EVERYTHING = "everything"
+SMOOTH = {"interpolation": "bilinear"}  # of pictures not enlarged by a whole factor: no ragged edges
 HOLE = torch.full((3, 1, 1), 0.85)  # light gray
 # What of an image can be generated anew: where its rows begin and end, and its columns, in quarters
 PARTS = {EVERYTHING: (0, 4, 0, 4), "lower half": (2, 4, 0, 4), "right half": (0, 4, 2, 4), "middle": (1, 3, 1, 3)}
 
 
-class Trajectory(NamedTuple):
-    """A prompt's way from noise to an image."""
+def trajectory(pipe: TextToImage, prompt: str, scale: float, seed: int, steps: int) -> tuple[list[float], Tensor]:
+    """The times of a prompt's forward passes, falling from 1, and their denoised estimates, (steps, C, H, W) in [0, 1].
 
-    prompt: str
-    scale: float  # of guidance
-    seed: int
-    times: list[float]  # of the forward passes, falling from 1
-    estimates: Tensor  # (steps, C, H, W) in [0, 1]: the denoised estimates, decoded; the last one is the result
-
-
-def trajectory(
-    pipe: TextToImage, prompt: str, scale: float | None = None, seed: int = 0, steps: int = 20
-) -> Trajectory:
-    """Sample once, and keep every step. Raises UserError for what cannot be sampled."""
-    scale = pipe.config.scale if scale is None else float(scale)
-    # the default sampler's result is its last denoised estimate
-    taken = list(pipe.stream([prompt], steps=steps, scale=scale, seed=seed))
-    estimates = pipe.decode(torch.cat([step.x0_hat for step in taken])).cpu()
-    return Trajectory(prompt, scale, seed, pipe.times(steps, DEFAULT_SAMPLER)[:steps].tolist(), estimates)
-
-
-def at_step(taken: Trajectory, step: int | None = None) -> Image.Image:
-    """A trajectory on one page: the denoised estimate at one step large, those at six of the steps in a strip below.
-
-    step: from 1, None for the last: the result; UserError for another. In the strip the last estimate up to it is framed.
+    The last estimate is the default sampler's result. Raises UserError for what cannot be sampled.
     """
-    steps = len(taken.times)
-    check_step(step := steps if step is None else step, steps)
-    chosen = torch.linspace(1, steps, min(steps, STRIP)).round().long().tolist()
-    with Page(WIDTH, 460, palette=False) as page:
-        words = rf"$\hat{{x}}_0$ at t = {taken.times[step - 1]:.2f}" + ": the result" * (step == steps)
-        page.picture(taken.estimates[step - 1], 16, 30, 256, title=words)
-        page.text(296, 32, "prompt: " + two_lines(taken.prompt, 400), fontsize=9)
-        page.text(296, 76, f"step {step} of {steps}\nguidance scale {taken.scale:g}\nseed {taken.seed}", fontsize=9)
-        words = "the denoised estimate at time t, decoded;\nsampling starts from pure noise at t = 1"
-        page.text(296, 146, words, fontsize=9, color=GRAY)
-        reached = max(k for k in chosen if k <= step)
-        for column, k in enumerate(chosen):
-            look = f"t = {taken.times[k - 1]:.2f}", f"step {k}", BLUE if k == reached else None
-            smooth(page.picture(taken.estimates[k - 1], 16 + 124 * column, 324, 108, *look))
-        return page.image()
+    taken = list(pipe.stream([prompt], steps=steps, scale=scale, seed=seed))
+    times = pipe.times(steps, DEFAULT_SAMPLER)[:steps].tolist()
+    return times, pipe.decode(torch.cat([step.x0_hat for step in taken])).cpu()
 
 
 @register(FIGURES)
 def prompt_box(
-    pipe: TextToImage, prompt: str, scale: float | None = None, seed: int = 0, steps: int = 20, step: int | None = None
-) -> Image.Image:
-    """A prompt's image, large, and six of the denoised estimates that led to it, decoded. See `trajectory`, `at_step`."""
-    return at_step(trajectory(pipe, prompt, scale, seed, steps), step)
+    pipe: TextToImage, prompt: str, scale: float | None = None, seed: int = 0, steps: int = 20,
+    step: int | None = None, sample: Callable[..., tuple[list[float], Tensor]] = trajectory,
+) -> Image.Image:  # fmt: skip
+    """A prompt's image, large, and six of the denoised estimates that led to it.
+
+    step: from 1; its estimate is the large one, and the last one up to it is framed in the strip. None for the result.
+    sample: such as a `trajectory` that remembers. Raises UserError for what cannot be sampled, and for another step.
+    """
+    scale = pipe.config.scale if scale is None else float(scale)
+    times, estimates = sample(pipe, prompt, scale, seed, steps)
+    check_between("step", step := steps if step is None else step, 1, steps)
+    chosen = torch.linspace(1, steps, min(steps, STRIP)).round().long().tolist()
+    with Page(WIDTH, 460, palette=False) as page:
+        words = rf"$\hat{{x}}_0$ at t = {times[step - 1]:.2f}" + ": the result" * (step == steps)
+        page.picture(estimates[step - 1], 16, 30, 256, title=words)
+        page.text(296, 32, "prompt: " + two_lines(prompt, 400), fontsize=9)
+        page.text(296, 76, f"step {step} of {steps}\nguidance scale {scale:g}\nseed {seed}", fontsize=9)
+        words = "the denoised estimate at time t, decoded;\nsampling starts from pure noise at t = 1"
+        page.text(296, 146, words, fontsize=9, color=GRAY)
+        reached = max(k for k in chosen if k <= step)
+        for column, k in enumerate(chosen):
+            look = f"t = {times[k - 1]:.2f}", f"step {k}", BLUE if k == reached else None
+            page.picture(estimates[k - 1], 16 + 124 * column, 324, 108, *look, **SMOOTH)
+        return page.image()
 
 
 @register(FIGURES)
@@ -84,8 +71,8 @@ def emoji_grid(pairs: Sequence[tuple[Emoji, str]], generated: Tensor, truth: Ten
     with Page(columns * wide, 24 + tall * -(-len(pairs) // columns), palette=False) as page:
         for k, ((item, style), mine, right) in enumerate(zip(pairs, generated, truth, strict=True)):
             left, top = 12 + wide * (k % columns), 24 + tall * (k // columns)
-            smooth(page.picture(mine, left, top, size, "generated" * (k < columns)))
-            smooth(page.picture(right, left + size + 4, top, size, "truth" * (k < columns)))
+            page.picture(mine, left, top, size, "generated" * (k < columns), **SMOOTH)
+            page.picture(right, left + size + 4, top, size, "truth" * (k < columns), **SMOOTH)
             page.text(left, top + size + 4, fitted(item.name, 2 * size), fontsize=9)
             page.text(left, top + size + 20, style, fontsize=9, color=GRAY)
         return page.image()
@@ -138,10 +125,5 @@ def edit(
         page.text(16, 10, "prompt: " + two_lines(prompt, 440), fontsize=9)
         page.text(560, 10, f"strength {strength:g}, seed {seed}", fontsize=9, color=GRAY)
         for column, (title, (pixels, below)) in enumerate(pictures.items()):
-            smooth(page.picture(pixels, 16 + 184 * column, 76, 176, title, below))
+            page.picture(pixels, 16 + 184 * column, 76, 176, title, below, **SMOOTH)
         return page.image()
-
-
-def smooth(axes) -> None:
-    """For a picture that is not enlarged by a whole factor: no ragged edges."""
-    axes.images[0].set_interpolation("bilinear")

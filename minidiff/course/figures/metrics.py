@@ -15,7 +15,7 @@ from minidiff.evaluation import metrics
 from minidiff.evaluation.judges import judged
 from minidiff.formats.model_folder import load_classifier
 from minidiff.networks import Judge
-from minidiff.registry import UserError, choose, register
+from minidiff.registry import check_between, choose, register
 
 CLASSES = len(data.CLASSES)
 DAMAGES: dict[str, Callable] = {}  # set in the second half of this file
@@ -59,10 +59,8 @@ def metric(damage: str, amount: float, n: int = 500, seed: int = 0) -> Image.Ima
     damage: a name in DAMAGES. amount: from 0, none, to 1. n: from 100 to 500. Raises UserError for other values.
     """
     harm = choose(damage, DAMAGES, "damage")
-    if not 0 <= amount <= 1:
-        raise UserError(f"amount must lie in [0, 1], got {amount}")
-    if not 100 <= n <= 500:
-        raise UserError(f"n must lie between 100 and 500, got {n}")
+    check_between("amount", amount, 0, 1)
+    check_between("n", n, 100, 500)
     generator, real = Generator().manual_seed(seed), _real()
     digits, words = harm(real, torch.randperm(len(real.features), generator=generator)[:n], amount, generator)
     found = measured(real, digits, *judged(real.judge, digits.images))
@@ -87,8 +85,9 @@ def metric(damage: str, amount: float, n: int = 500, seed: int = 0) -> Image.Ima
             bar.xaxis.set_visible(False)
             bar.axvspan(middle - margin, middle + margin, color=GRAY, alpha=0.4, lw=0)
             bar.barh([0.5], [max(value, least) - least], 0.5, [least], color=colour)
-            page.text(510, top + 4, _plain(value), color=colour, weight="bold")
-            page.text(570, top + 4, f"real {_plain(middle)}", color=GRAY)
+            written, usual = (f"{v:.3f}" if v < 10 else f"{v:.3g}" for v in (value, middle))
+            page.text(510, top + 4, written, color=colour, weight="bold")
+            page.text(570, top + 4, f"real {usual}", color=GRAY)
             page.text(670, top + 4, "noticed" * noticed, color=ORANGE, weight="bold")
         words = f"n = {n}; gray: n real digits (mean ± {BAND} standard deviations over {DRAWS} samples of them)"
         page.text(16, 450, words, color=GRAY, fontsize=9)
@@ -130,10 +129,6 @@ def _band(n: int) -> tuple[dict[str, float], dict[str, float]]:
         draws.append(measured(real, real.pool.take(rows), real.features[rows], real.answers[rows]))
     std, mean = torch.std_mean(torch.tensor([[*draw.values()] for draw in draws], dtype=torch.float64), 0)
     return dict(zip(ROWS, mean.tolist(), strict=True)), dict(zip(ROWS, std.tolist(), strict=True))
-
-
-def _plain(value: float) -> str:
-    return f"{value:.3f}" if value < 10 else f"{value:.3g}"
 
 
 # The damages: (real digits, rows of the pool, amount, generator) -> the digits, and what was done in words ------

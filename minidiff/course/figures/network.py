@@ -36,7 +36,8 @@ def unet_diagram(net: UNet, x: Tensor, time: Tensor, context: Tensor) -> Image.I
     for top, skip in zip(tops, across, strict=True):
         for name in (skip.source, skip.target):
             block = ".".join(name.split(".")[:2])  # "down_blocks.0.resnets.1" is in "down_blocks.0"
-            steps.setdefault(block, []).append((top, _modules(net, name)))
+            names = {name.replace("attentions", "resnets"), name.replace("resnets", "attentions")}  # those in one box
+            steps.setdefault(block, []).append((top, [part for name, part in net.named_modules() if name in names]))
     for k, block in enumerate(net.up_blocks):
         if block.upsamplers:  # above its last ResBlock
             own = steps[f"up_blocks.{k}"]
@@ -51,31 +52,22 @@ def unet_diagram(net: UNet, x: Tensor, time: Tensor, context: Tensor) -> Image.I
         _words(canvas, 30, 40, f"time embedding, {net.time_embedding.linear_2.out_features} values", ha="left")
         _mark(canvas, 260, 40, "c")
         _words(canvas, 270, 40, f"cross-attention to the context, {_times(context.shape[1:])}", ha="left")
-        _arrow(canvas, (560, 40), (586, 40), GRAY)
+        _arrow(canvas, (560, 40), (586, 40), color=GRAY)
         _words(canvas, 592, 40, "skip connection", ha="left")
-        for level in range(levels[-1] + 1):
-            own = [top for top, its in zip(tops, levels, strict=True) if its == level]
-            end = low + 36 if level == levels[-1] else own[-1] + LINE - 2
-            _box(canvas, 8, own[0] - GAP - 2, WIDTH - 16, end - own[0] + GAP + 2, BANDS[level % 2], BANDS[level % 2])
-            height, width = across[levels.index(level)].shape[1:]
-            _words(canvas, MIDDLE, own[0] - GAP + TALL / 2, f"level {level}: {height} × {width}", color=GRAY)
+        firsts = [levels.index(level) for level in range(levels[-1] + 1)]  # of the skips of each level
+        for level, (start, end) in enumerate(pairwise([*(tops[k] - GAP - 2 for k in firsts), low + 36])):
+            _box(canvas, 8, start, WIDTH - 16, end - start, color=BANDS[level % 2], zorder=0)
+            words = f"level {level}: {_times(across[firsts[level]].shape[1:])}"
+            _words(canvas, MIDDLE, start + 2 + TALL / 2, words, color=GRAY)
         for block in blocks(net, x, time, context):
             _draw_block(canvas, block, steps[block.name])
         for top, level, skip in zip(tops, levels, across, strict=True):
-            _arrow(canvas, (LEFT + WIDE + 8, top + TALL / 2), (RIGHT - 8, top + TALL / 2), GRAY)
+            _arrow(canvas, (LEFT + WIDE + 8, top + TALL / 2), (RIGHT - 8, top + TALL / 2), color=GRAY)
             _words(canvas, MIDDLE, top + TALL / 2, _times(skip.shape), fontsize=8, backgroundcolor=BANDS[level % 2])
-        down, up = LEFT + WIDE / 2, RIGHT + WIDE / 2
+        down, up, turn = LEFT + WIDE / 2, RIGHT + WIDE / 2, low + TALL / 2
         _words(canvas, down, tops[0] - GAP + TALL / 2, f"x: {_times(x.shape[1:])}")
-        for above, below in pairwise([tops[0] - GAP - 4, *tops]):
-            _arrow(canvas, (down, above + TALL), (down, below))
-        climb = sorted(top for name, own in steps.items() for top, _ in own if name.startswith(("up", "conv_out")))
-        for above, below in pairwise(climb):
-            _arrow(canvas, (up, below), (up, above + TALL))
-        turn, bottom = low + TALL / 2, tops[-1] + TALL
-        canvas.plot([down, down], [bottom, turn], color="black", lw=1)
-        canvas.plot([MIDDLE + 170, up], [turn, turn], color="black", lw=1)
-        _arrow(canvas, (down, turn), (MIDDLE - 170, turn))
-        _arrow(canvas, (up, turn), (up, bottom))
+        _arrow(canvas, (down, tops[0] - GAP - 4 + TALL), (down, turn), (MIDDLE - 170, turn))
+        _arrow(canvas, (MIDDLE + 170, turn), (up, turn), (up, tops[0] - GAP + TALL))
         return page.image()
 
 
@@ -119,33 +111,26 @@ def unet(
         return page.image()
 
 
-def _modules(net: UNet, name: str) -> list[nn.Module]:
-    """The modules of one step: a ResBlock with the attention after it, or one other module."""
-    if name == "conv_in" or "samplers" in name:
-        return [net.get_submodule(name)]
-    parent, _, index = name.rsplit(".", 2)
-    block = net.get_submodule(parent)
-    return [block.resnets[int(index)], *([block.attentions[int(index)]] if block.attentions else [])]
-
-
 def _times(shape: tuple[int, ...]) -> str:
     return " × ".join(str(side) for side in shape)
 
 
-def _box(canvas, left: float, top: float, width: float, height: float, face: str, edge: str, lw: float = 1) -> None:
+def _box(canvas, left: float, top: float, width: float, height: float, **look) -> None:
     from matplotlib.patches import FancyBboxPatch
 
-    look = {"boxstyle": "round,pad=0,rounding_size=4", "facecolor": face, "edgecolor": edge, "lw": lw}
-    canvas.add_patch(FancyBboxPatch((left, top), width, height, **look))
+    canvas.add_patch(FancyBboxPatch((left, top), width, height, boxstyle="round,pad=0,rounding_size=4", **look))
 
 
 def _words(canvas, x: float, y: float, words: str, **look) -> None:
     canvas.text(x, y, words, **({"fontsize": 9, "ha": "center", "va": "center"} | look))
 
 
-def _arrow(canvas, start: tuple[float, float], end: tuple[float, float], colour: str = "black") -> None:
-    style = {"arrowstyle": "-|>", "color": colour, "lw": 1, "shrinkA": 0, "shrinkB": 0}
-    canvas.annotate("", end, start, arrowprops=style)
+def _arrow(canvas, *points: tuple[float, float], color: str = "black") -> None:
+    from matplotlib.patches import FancyArrowPatch
+    from matplotlib.path import Path
+
+    way = FancyArrowPatch(path=Path(points), arrowstyle="-|>", mutation_scale=10, color=color, lw=1, zorder=0.5)
+    canvas.add_patch(way)  # below boxes, above what frames them
 
 
 def _mark(canvas, x: float, y: float, mark: str) -> None:
@@ -155,17 +140,17 @@ def _mark(canvas, x: float, y: float, mark: str) -> None:
 
 def _draw_block(canvas, block: Block, steps: list[tuple[int, list[nn.Module]]]) -> None:
     """A block with its boxes, `steps`, each with its upper edge; its name and shape on the outer side."""
-    colour, tops = COLOURS[block.name[:4]], [top for top, _ in steps]
+    colour, start, end = COLOURS[block.name[:4]], steps[0][0] - 3, steps[-1][0] + TALL + 3
     right = block.name.startswith(("up", "conv_out"))
     left, width, outer = (RIGHT, WIDE, RIGHT + WIDE + 58) if right else (LEFT, WIDE, LEFT - 58)
     if block.name == "mid_block":
         left, width, outer = MIDDLE - 56, 220, MIDDLE - 114
-    first, middle = min(left, outer - 52) - 6, (min(tops) + max(tops) + TALL) / 2
-    _box(canvas, first, min(tops) - 3, width + 122, max(tops) - min(tops) + TALL + 6, "white", colour, 1.5)
+    first, middle = min(left, outer - 52) - 6, (start + end) / 2
+    _box(canvas, first, start, width + 122, end - start, fc="white", ec=colour, lw=1.5, zorder=0)
     _words(canvas, outer, middle - 6.5, block.name, weight="bold", fontsize=8.5, color=colour)
     _words(canvas, outer, middle + 6.5, _times(block.shape), fontsize=8)
     for top, modules in steps:
-        _box(canvas, left, top, width, TALL, "white", GRAY)
+        _box(canvas, left, top, width, TALL, fc="white", ec=GRAY)
         kinds = [type(module).__name__ for module in modules]
         words = ", ".join(CALLED.get(kind, kind) for kind in kinds)
         _words(canvas, left + 6, top + TALL / 2, words, ha="left", fontsize=8)
@@ -181,9 +166,10 @@ def _draw_small(canvas, seen: list[Block], chosen: str) -> None:
     for k, block in enumerate(seen):
         side = (k > depth) - (k < depth)  # -1 for down blocks, 1 for up blocks
         top, colour, here = 24 + pitch * min(k, 2 * depth - k), COLOURS[block.name[:4]], block.name == chosen
-        _box(canvas, MIDDLE + 98 * side - 94, top, 188, pitch - 14, colour if here else "white", colour, 1.5)
+        look = {"fc": colour if here else "white", "ec": colour, "lw": 1.5}
+        _box(canvas, MIDDLE + 98 * side - 94, top, 188, pitch - 14, **look)
         look = {"color": "white" if here else colour, "fontsize": 8}
         _words(canvas, MIDDLE + 98 * side, top + pitch / 2 - 7, f"{block.name}  {_times(block.shape)}", **look)
         if side:
             gap = [(MIDDLE + 60 * side, top + pitch - 14), (MIDDLE + 60 * side, top + pitch)]
-            _arrow(canvas, *gap[::-side], GRAY)
+            _arrow(canvas, *gap[::-side], color=GRAY)

@@ -75,10 +75,10 @@ class Page(ExitStack):
         axes.set_axis_off()
         return axes
 
-    def picture(self, pixels: Tensor, left: int, top: int, size: int, title="", below="", frame=None):
-        """One picture (C, H, W), floats in [0, 1], gray or RGB, `size` pixels wide; words above, below, a frame's colour."""
+    def picture(self, pixels: Tensor, left: int, top: int, size: int, title="", below="", frame=None, **style):
+        """A picture (C, H, W) in [0, 1], gray or RGB, `size` pixels wide; words above, below, a frame's colour, a style."""
         axes = self.axes(left, top, size, round(size * pixels.shape[1] / pixels.shape[2]), xticks=[], yticks=[])
-        axes.imshow(pixels.clamp(0, 1).permute(1, 2, 0).squeeze(2).cpu().numpy(), vmin=0, vmax=1)
+        axes.imshow(pixels.clamp(0, 1).permute(1, 2, 0).squeeze(2).cpu().numpy(), vmin=0, vmax=1, **style)
         axes.spines[:].set_visible(frame is not None)
         axes.spines[:].set(color=frame, lw=2)
         axes.set_title(title, pad=4)
@@ -97,6 +97,11 @@ class Page(ExitStack):
         size = canvas.get_width_height()
         drawn = Image.frombuffer("RGBA", size, canvas.buffer_rgba(), "raw", "RGBA", 0, 1).convert("RGB")
         return drawn.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE) if self.palette else drawn
+
+
+def few(number: float) -> str:
+    """Three digits, and never an exponent: 0.0123, 9.31, 3,381."""
+    return f"{number:,.0f}" if abs(number) >= 100 else f"{number:.3g}"
 
 
 def readable(text: str, width: float) -> str:

@@ -2,7 +2,7 @@
 
 from PIL import Image
 
-from minidiff.course.figures.page import COLOURS, FIGURES, GRAY, RED, WIDTH, Page
+from minidiff.course.figures.page import COLOURS, FIGURES, GRAY, RED, WIDTH, Page, few
 from minidiff.course.planner import GPUS, Plan, memory
 from minidiff.registry import register
 
@@ -41,11 +41,6 @@ def _lines(plan: Plan) -> dict[str, str]:
     return {
         "network": f"{work.parameters / 1e6:,.0f} M parameters, {work.flops / 1e12:.3g} TFLOP per image and forward pass",
         "batch": batch,
-        "time": f"{plan.operations:.1e} FLOP: {_few(plan.hours)} hours, or {_few(plan.hours / 24)} days",
+        "time": f"{plan.operations:.1e} FLOP: {few(plan.hours)} hours, or {few(plan.hours / 24)} days",
         "cost": f"{plan.hours * plan.gpus:,.0f} GPU hours: {plan.money:,.0f} dollars",
     }
-
-
-def _few(number: float) -> str:
-    """Three digits, and never an exponent."""
-    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"

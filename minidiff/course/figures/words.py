@@ -9,13 +9,13 @@ from PIL import Image
 from torch import Tensor
 
 from minidiff.course.examples import scenes
-from minidiff.course.figures.estimates import check_step, estimate, noise_of
+from minidiff.course.figures.estimates import estimate, noise_of
 from minidiff.course.figures.page import BLUE, FIGURES, GRAY, WIDTH, Page, fitted, readable, signed, two_lines
 from minidiff.data import DATASETS
 from minidiff.diffusion import DEFAULT_SAMPLER
 from minidiff.networks import CLIP, AttentionMap, attention_maps
 from minidiff.pipeline.text_to_image import TextToImage
-from minidiff.registry import UserError, choose, register
+from minidiff.registry import UserError, check_between, choose, register
 from minidiff.tokenizer import Tokenizer
 
 COLUMNS = 5  # steps that `guidance` shows
@@ -79,7 +79,7 @@ def attention(
     all attention. Raises UserError for what cannot be shown.
     """
     scale = pipe.config.scale if scale is None else float(scale)
-    check_step(step, steps)
+    check_between("step", step, 1, steps)
     if scale == 0:
         raise UserError("at scale 0 the model does not read the prompt")
     with attention_maps(pipe.net) as passes:
@@ -158,16 +158,21 @@ def clip(
     pictures: (N, 3, H, W) in [-1, 1], one to seven, of the model's input size. captions: one to twelve. Else those of
     `scenes`. own: one more, set apart below. Raises UserError for other numbers.
     """
+    from matplotlib.patches import Rectangle
+
     pictures = scenes().images if pictures is None else pictures
     captions = scenes().captions if captions is None else captions
     texts = [*captions, *([] if own is None else [own])]
-    for given, most, what in ((pictures, PICTURES, "pictures"), (captions, CAPTIONS, "captions")):
-        if not 1 <= len(given) <= most:
-            raise UserError(f"one to {most} {what} fit on the page, got {len(given)}")
-    cosines = similarities(model, tokenizer, pictures, texts).T  # (texts, N)
+    check_between("the number of pictures", len(pictures), 1, PICTURES)
+    check_between("the number of captions", len(captions), 1, CAPTIONS)
+    device = model.logit_scale.device
+    with torch.no_grad():
+        cosines = model(tokenizer(texts).to(device), pictures.to(device)) / model.logit_scale.exp()
+    cosines = cosines.float().cpu().T  # (texts, N)
     best = cosines.argmax(0).tolist()
     reach = float(cosines.abs().max()) or 1.0
     left, wide, tall, first = 284, 66, 36, 78
+    style = {"ha": "center", "va": "center", "fontsize": 9, "zorder": 4}  # of the numbers
     tops = [first + tall * k + 10 * (k == len(captions)) for k in range(len(texts))]
     with Page(WIDTH, tops[-1] + tall + 34) as page:
         canvas = page.canvas()
@@ -178,26 +183,13 @@ def clip(
             words, y = two_lines(text, left - 24), top + tall / 2
             canvas.text(left - 10, y, words, va="center", ha="right", fontsize=9, color=colour)
             for column, value in enumerate(cosines[row].tolist()):
-                _cell(canvas, left + wide * column, top, wide, tall, value, reach, framed=best[column] == row)
+                x, framed = left + wide * column, best[column] == row
+                edge = {"ec": "black", "lw": 2, "zorder": 3} if framed else {"ec": "white", "lw": 1}
+                face = signed(torch.tensor([[value / reach]])).flatten().tolist()
+                canvas.add_patch(Rectangle((x + 1, top + 1), wide - 2, tall - 2, fc=face, **edge))
+                style["color"] = "white" if value < -0.6 * reach else "black"
+                style["weight"] = "bold" if framed else "normal"
+                canvas.text(x + wide / 2, y, f"{value:.2f}", **style)
         words = "Values: cosine similarities. Framed: the caption that fits an image best."
         page.text(left, tops[-1] + tall + 10, words, color=GRAY, fontsize=9)
         return page.image()
-
-
-@torch.no_grad()
-def similarities(model: CLIP, tokenizer: Tokenizer, pictures: Tensor, texts: Sequence[str]) -> Tensor:
-    """The cosine similarity of every image's embedding with every text's, (pictures, texts)."""
-    device = model.logit_scale.device
-    of_images, of_texts = model.embed_images(pictures.to(device)), model.embed_text(tokenizer(list(texts)).to(device))
-    return (of_images @ of_texts.T).float().cpu()
-
-
-def _cell(canvas, left: float, top: float, wide: float, tall: float, value: float, reach: float, framed: bool) -> None:
-    from matplotlib.patches import Rectangle
-
-    face = signed(torch.tensor([[value / reach]])).flatten().tolist()
-    edge = {"edgecolor": "black", "lw": 2, "zorder": 3} if framed else {"edgecolor": "white", "lw": 1}
-    canvas.add_patch(Rectangle((left + 1, top + 1), wide - 2, tall - 2, facecolor=face, **edge))
-    style = {"color": "white" if value < -0.6 * reach else "black", "weight": "bold" if framed else "normal"}
-    x, y = left + wide / 2, top + tall / 2
-    canvas.text(x, y, f"{value:.2f}", ha="center", va="center", fontsize=9, zorder=4, **style)

@@ -12,6 +12,8 @@ from minidiff.course import attributes
 from minidiff.registry import UserError
 from minidiff.tokenizer import shorten
 
+__all__ = ["WIDGETS"]
+
 WIDGETS: dict[str, Callable[..., VBox]] = {}  # name -> what makes one
 
 
@@ -52,8 +54,4 @@ def view(
     return VBox([*controls.values(), *([line] if note else []), picture, ipywidgets.HTML(caption)])
 
 
-__getattr__ = attributes(__name__, WIDGETS, "widget")
-
-
-def __dir__() -> list[str]:  # for completion
-    return ["WIDGETS", *WIDGETS]
+__getattr__, __dir__ = attributes(__name__, WIDGETS, "widget")

@@ -10,7 +10,7 @@ from torch import Tensor
 from minidiff import data
 from minidiff.course import figures
 from minidiff.course.examples import CRYING, PROMPT, THING, digits, scenes, some_emoji
-from minidiff.course.figures.latents import PARTS, at_step, trajectory
+from minidiff.course.figures.latents import PARTS, trajectory
 from minidiff.course.figures.metrics import DAMAGES
 from minidiff.course.figures.words import PICTURES, resolutions
 from minidiff.course.planner import GPUS, Plan
@@ -175,13 +175,13 @@ def prompt_box(pipe: TextToImage, prompt: str = f"a {THING}", style: str = "twem
 
     style: one of the emoji's, which makes the prompt a caption; "" leaves the prompt as it is typed.
     """
-    kept = lru_cache(maxsize=1)(trajectory)  # another step is only looked up
+    sample = lru_cache(maxsize=1)(trajectory)  # another step is only looked up
 
     def full(prompt: str, style: str, **_) -> str:
         return data.emoji_prompt(style, prompt) if style else prompt
 
     return view(
-        lambda scale, seed, step, **typed: at_step(kept(pipe, full(**typed), scale, seed, steps), step),
+        lambda scale, seed, step, **typed: figures.prompt_box(pipe, full(**typed), scale, seed, steps, step, sample),
         "Enter generates. The last slider moves along the sampling trajectory.",
         lambda **all: f"{data.emoji_seen(full(**all))}; {pipe.unread(full(**all)) or 'the model can read every word'}",
         prompt=Text(value=prompt),

@@ -1,7 +1,4 @@
-"""Ablations of the UNet: what does a part contribute? Train without it, and compare.
-
-The hooks use nothing but their own arguments, so a deep copy (such as the averaged weights) is ablated too.
-"""
+"""Ablations of the UNet: what does a part contribute? Train without it, and compare."""
 
 import re
 from collections.abc import Callable
@@ -19,6 +16,7 @@ class Part(NamedTuple):
     about: str  # what the UNet is like without it
 
 
+# The hooks use nothing but their own arguments, so a deep copy (such as the averaged weights) is ablated too.
 def _zeros(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
     return torch.zeros_like(output)
 

@@ -36,7 +36,7 @@ class Skip(NamedTuple):
 
 def block_names(net: UNet) -> list[str]:
     """The names of the blocks, in the order of the forward pass."""
-    return [name for name in _parts(net) if name not in ("time_embedding", "conv_norm_out")]
+    return [name for name in _parts(net) if "embedding" not in name and "norm" not in name]
 
 
 def blocks(net: UNet, x: Tensor, time: Tensor, context: Tensor) -> list[Block]:
@@ -50,7 +50,7 @@ def blocks(net: UNet, x: Tensor, time: Tensor, context: Tensor) -> list[Block]:
     def look(name: str, module: nn.Module, arguments: tuple, output: Tensor) -> None:
         seen.append(Block(name, tuple(output.shape[1:]), output.detach()))
 
-    with _watched({name: net.get_submodule(name) for name in block_names(net)}, look), torch.no_grad():
+    with watched({name: net.get_submodule(name) for name in block_names(net)}, look), torch.no_grad():
         net(x, time, context)
     return seen
 
@@ -65,7 +65,7 @@ def skips(net: UNet, x: Tensor, time: Tensor, context: Tensor) -> list[Skip]:
         if isinstance(module, DownBlock):
             made[:] = arguments[3]
 
-    with _watched(dict(net.named_modules()), look), torch.no_grad():
+    with watched(dict(net.named_modules()), look), torch.no_grad():
         net(x, time, context)
     makers = [name for name in outputs if re.fullmatch(r"conv_in|down_blocks\.\d+\.\w+\.\d+", name)]
     takers = [name for name in outputs if re.fullmatch(r"up_blocks\.\d+\.resnets\.\d+", name)]
@@ -75,7 +75,7 @@ def skips(net: UNet, x: Tensor, time: Tensor, context: Tensor) -> list[Skip]:
 
 
 def count(net: UNet) -> dict[str, int]:
-    """Parameters of every part: the blocks, time_embedding and conv_norm_out. Their sum is the whole network's."""
+    """Parameters of every part: the blocks, the embeddings and conv_norm_out. Their sum is the whole network's."""
     return {name: sum(p.numel() for p in part.parameters()) for name, part in _parts(net).items()}
 
 
@@ -108,20 +108,13 @@ def receptive_field(net: Callable[..., Tensor], x: Tensor, time: Tensor, context
 
 
 def _parts(net: UNet) -> dict[str, nn.Module]:
-    """The network's parts by name, in the order of the forward pass."""
-    return {
-        "time_embedding": net.time_embedding,
-        "conv_in": net.conv_in,
-        **{f"down_blocks.{k}": block for k, block in enumerate(net.down_blocks)},
-        "mid_block": net.mid_block,
-        **{f"up_blocks.{k}": block for k, block in enumerate(net.up_blocks)},
-        "conv_norm_out": net.conv_norm_out,
-        "conv_out": net.conv_out,
-    }
+    """The network's parts by name, in the order of the forward pass: its children, and of down_blocks and up_blocks theirs."""
+    own = re.compile(r"(down|up)_blocks\.\d+|\w+(?<!_blocks)")
+    return {name: module for name, module in net.named_modules() if own.fullmatch(name)}
 
 
 @contextmanager
-def _watched(modules: dict[str, nn.Module], look: Callable[[str, nn.Module, tuple, Tensor], None]) -> Iterator[None]:
+def watched(modules: dict[str, nn.Module], look: Callable[[str, nn.Module, tuple, Tensor], None]) -> Iterator[None]:
     """Inside, look(name, module, arguments, output) is called after every call of one of the modules."""
     with ExitStack() as hooks:
         for name, module in modules.items():
