@@ -35,11 +35,14 @@ def read_image(image: Image.Image | np.ndarray | str | Path | bytes, what: str =
                 return _plain(Image.fromarray(image))
             if not isinstance(image, str | Path | bytes):
                 raise TypeError(f"{TAKEN}, not {type(image).__name__}")
-            if not isinstance(image, bytes) and not Path(image).is_file():
-                raise OSError("there is no such file")
-            if not isinstance(image, bytes) and Path(image).stat().st_size > BYTES:
-                raise OSError(f"the file has more than {BYTES:,} bytes")
-            with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image, formats=FORMATS) as opened:
+            if not isinstance(image, bytes):
+                if not Path(image).is_file():  # a folder, a pipe, a device that never ends
+                    raise OSError("there is no such file")
+                with open(image, "rb") as file:
+                    image = file.read(BYTES + 1)
+            if len(image) > BYTES:
+                raise OSError(f"it has more than {BYTES:,} bytes")
+            with Image.open(io.BytesIO(image), formats=FORMATS) as opened:
                 return _plain(opened)
     except Exception as error:  # Pillow's plugins raise many kinds
         why = f"it is none of {', '.join(FORMATS)}" if isinstance(error, UnidentifiedImageError) else str(error)

@@ -73,7 +73,7 @@ class Shards:
                 file = safe_open(path, "pt")  # maps the file; its size has to fit its header
                 pieces = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
                 found = {name: [dtype_name(piece[:0]), piece.get_shape()] for name, piece in pieces.items()}
-            except (OSError, SafetensorError) as error:
+            except (OSError, SafetensorError, IndexError) as error:  # IndexError: a number alone
                 raise UserError(f"{path} is missing or not a whole safetensors file ({error})") from None
             expected = {name: [dtype, [rows, *shape]] for name, (dtype, shape) in self.tensors.items()}
             if found != expected:
