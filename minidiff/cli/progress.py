@@ -3,7 +3,7 @@
 import math
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 
@@ -15,7 +15,8 @@ def follow(run: Any, name: str) -> bool:
     from minidiff.training.distributed import any_of, is_first
 
     bar, mean, noted, stopped = tqdm(desc=name, unit="step", delay=1, disable=not is_first()), math.nan, [], False
-    with logging_redirect_tqdm(), on_stop(noted.append):  # a warning gets a line of its own
+    # a warning gets a line of its own; closing the run writes what is done, or raises
+    with logging_redirect_tqdm(), on_stop(noted.append), closing(run):
         for step, steps, loss in run:
             if math.isfinite(loss):
                 mean = 0.98 * mean + 0.02 * loss if math.isfinite(mean) else loss
@@ -24,7 +25,6 @@ def follow(run: Any, name: str) -> bool:
             bar.update(step - bar.n)
             if stopped := any_of(bool(noted)):
                 break
-        run.close()  # it writes what is done, or raises
     bar.close()
     return not stopped
 

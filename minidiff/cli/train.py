@@ -79,7 +79,8 @@ class Train:
         if first:
             if skipped := sum(row["loss"] is None for row in read_log(folder)):
                 print(f"{skipped} steps were skipped: their loss or gradient was not finite")
-            print(f"{folder}: {'done' if done else 'stopped; the same command resumes it'}")
+            step = read_log(folder)[-1]["step"]
+            print(f"{folder}: {'done' if done else f'stopped; the same command resumes it after step {step}'}")
             if said := recipe.finished(folder, device):
                 print(said)
         if not done:

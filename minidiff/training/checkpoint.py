@@ -63,15 +63,16 @@ def whole(folder: Path) -> Iterator[Path]:
     try:
         part.mkdir(parents=True)
         yield part
-        names = [path.relative_to(part) for path in part.rglob("*") if path.is_file()]
-        for name in names:
-            with open(part / name, "rb+") as file:
+        paths = [path for path in part.rglob("*") if path.is_file()]
+        for path in paths:
+            with open(path, "rb+") as file:
                 os.fsync(file.fileno())
-        for name in [name for name in names if str(name) in LAST]:
+        for name in {path.name for path in part.iterdir()} & set(LAST):
             (folder / name).unlink(missing_ok=True)
-        for name in sorted(names, key=lambda name: str(name) in LAST):
-            (folder / name).parent.mkdir(exist_ok=True)
-            os.replace(part / name, folder / name)
+        for path in sorted(paths, key=lambda path: (path.name in LAST, path.parent == part)):
+            to = folder / path.relative_to(part)
+            to.parent.mkdir(exist_ok=True)
+            os.replace(path, to)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
@@ -98,9 +99,10 @@ class RunFolder:
         self.saved = done if there else -1
         self.save(done, skipped)
         if is_first():
-            size, free = checkpoints(self.folder)[-1].stat().st_size, shutil.disk_usage(self.folder).free
-            if free < KEPT * size:
-                raise OSError(f"{self.folder} needs {KEPT * size:,} bytes for checkpoints, {free:,} are free")
+            path, free = checkpoints(self.folder)[-1], shutil.disk_usage(self.folder).free
+            if not there and free < (more := KEPT * path.stat().st_size):
+                path.unlink()
+                raise OSError(f"{self.folder} needs {more:,} bytes for checkpoints, {free:,} are free")
             rows = [row for row in read_log(self.folder) if row["step"] <= done]
             with whole(self.folder) as part:
                 (part / LOG).write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -151,8 +153,10 @@ def header(path: Path) -> dict:
         with safe_open(path, "pt") as file:
             about = dict(json.loads((file.metadata() or {})["about"]))
         counts = [about[key] for key in ("step", "steps", "skipped")]
-        if {int} != set(map(type, counts)) or not 0 <= counts[0] <= counts[1] or path.name != FILE.format(counts[0]):
+        wrong = {int} != set(map(type, counts)) or min(counts) < 0 or counts[0] > counts[1]
+        if wrong or path.name != FILE.format(counts[0]):
             raise ValueError(f"it says step, steps, skipped {counts}")
+        torch.tensor(about["fingerprint"], dtype=torch.float64)  # is it numbers?
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         broken = f"{path} is not a whole safetensors file of a run ({error})"
         raise UserError(f"{broken}: delete it, and the run resumes from the one before") from None
@@ -166,7 +170,7 @@ def restore(path: Path, into: dict[str, Tensor], about: dict) -> tuple[int, int]
         longer = key == "steps" and saved["step"] == saved[key] < about[key]  # a run that is done can be made longer
         if saved.get(key) != about[key] and not longer:
             other = f"another {key}" if isinstance(about[key], dict) else f"{key} {saved.get(key)}, not {about[key]}"
-    means = zip(*(torch.tensor(each.get("fingerprint", [])).flatten() for each in (saved, about)), strict=False)
+    means = zip(*(torch.tensor(each.get("fingerprint", ())).flatten() for each in (saved, about)), strict=False)
     if not all(torch.isclose(was, now, rtol=1e-4, atol=1e-4) for was, now in means):
         other = other or "other data"
     if other:

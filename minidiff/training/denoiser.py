@@ -75,8 +75,8 @@ class DenoiserRecipe(Recipe):
             assert clip and tokenizer  # a recipe with a VAE has a reader
             with first_goes_ahead():
                 if not (data / INDEX).exists():
-                    with whole(data) as part:
-                        self.encode(part, vae, clip.text_model, tokenizer)
+                    with whole(folder) as part:
+                        self.encode(part / data.name, vae, clip.text_model, tokenizer)
             net.text_encoder = Precomputed(null=clip.text_model(tokenizer("").to(device))[0].cpu())
 
         def steps(net: Conditional, config: TrainConfig, folder: Path | None = None) -> Steps:
