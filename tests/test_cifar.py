@@ -178,12 +178,12 @@ def test_it_trains_draws_and_is_resumed_as_if_it_had_never_stopped(tiny, tmp_pat
                 stopped = run(*prepared(tiny, tmp_path / out, number))
                 assert [next(stopped)[0] for _ in range(2)] == [1, 2]
                 stopped.close()  # Ctrl-C
-                assert int(read_tensors(tmp_path / out / "resume.safetensors")["step"]) == 2
+                assert (tmp_path / out / "resume-00000002.safetensors").exists()
             else:
                 train(tiny, tmp_path / out, "--steps", number, "--batch", 8)
     said = capsys.readouterr().out
     assert f'minidiff sample "a photo of a cat" --model {tmp_path / "whole"}' in said
-    for name in ("model.safetensors", "resume.safetensors", "model.json"):
+    for name in ("model.safetensors", "resume-00000005.safetensors", "model.json"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
 
     model = ["--model", str(tmp_path / "whole"), "--steps", "2", "--out", str(tmp_path / "x.png")]
@@ -254,14 +254,15 @@ def test_steps_are_bf16_and_compiled_where_that_pays(tiny, tmp_path, monkeypatch
 
     def spy(net, schedule, pred, batches, config, **_):
         told.append((config.bf16, config.compile, config.fused))
-        return iter(())
+        raise InterruptedError
 
     monkeypatch.setattr(denoiser, "train", spy)
     monkeypatch.setattr(denoiser, "find_spec", lambda name: triton or None)
     monkeypatch.setattr(torch.nn.Module, "to", lambda self, *_, **__: self)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: capability >= (8, 0))
-    assert list(run(*prepared(tiny, tmp_path / "run", 1, device))) == []
+    with pytest.raises(InterruptedError):
+        next(run(*prepared(tiny, tmp_path / "run", 1, device)))
     assert told == [wanted]
 
 
@@ -270,7 +271,7 @@ def test_bf16_computes_nearly_the_same(tiny, tmp_path):
         [loss for _, _, loss in run(*prepared(tiny, tmp_path / str(bf16), 3, bf16=bf16))] for bf16 in (False, True)
     ]
     assert losses[0] != losses[1] and losses[1] == pytest.approx(losses[0], rel=0.02)
-    saved = read_tensors(tmp_path / "True" / "resume.safetensors")
+    saved = read_tensors(tmp_path / "True" / "resume-00000003.safetensors")
     assert all(value.dtype != torch.bfloat16 for value in saved.values())
 
 
@@ -280,7 +281,7 @@ def test_compiled_is_the_same_training(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda net, mode: whole(net, backend="eager"))
     for name, compile in (("plain", False), ("compiled", True)):
         list(run(*prepared(tiny, tmp_path / name, 2, compile=compile)))
-    plain, compiled = (read_tensors(tmp_path / name / "resume.safetensors") for name in ("plain", "compiled"))
+    plain, compiled = (read_tensors(tmp_path / name / "resume-00000002.safetensors") for name in ("plain", "compiled"))
     assert plain.keys() == compiled.keys()
     for key in plain:
         torch.testing.assert_close(compiled[key], plain[key], rtol=1e-4, atol=1e-5)

@@ -230,7 +230,7 @@ def test_a_run_that_was_stopped_equals_one_that_was_not(tmp_path):
 def test_what_training_writes_can_be_loaded(tmp_path):
     run(tmp_path, 2)
     clip, tokenizer = load_clip(tmp_path)
-    kept = read_tensors(tmp_path / "resume.safetensors")
+    kept = read_tensors(tmp_path / "resume-00000002.safetensors")
     assert all(torch.equal(value, kept[f"ema.{name}"].half().float()) for name, value in clip.state_dict().items())
     assert clip.config.text.end == tokenizer("")[0, 1]
     assert tokenizer.length == clip.config.text.length

@@ -12,7 +12,7 @@ import torch
 from minidiff.cli.main import main
 from minidiff.files import read_tensors
 from minidiff.training import TrainConfig, checkpoint, distributed
-from minidiff.training.checkpoint import FILE
+from minidiff.training.checkpoint import checkpoints
 from minidiff.training.distributed import any_of, average, batch_parts, join, my_rows, of_first, size, together
 
 
@@ -36,7 +36,7 @@ def out(tmp_path_factory):
     """The folder with what two processes found, and one process before them."""
     out = tmp_path_factory.mktemp("crew")
     crew.run(folder=out / "by_one", stop=5)
-    (out / "by_one.before").write_bytes((out / "by_one" / FILE).read_bytes())
+    (out / "by_one.before").write_bytes(checkpoints(out / "by_one")[-1].read_bytes())
     status, _, complaint = torchrun(crew.__file__, out)
     assert (out / "done.1").exists(), complaint
     assert status != 0 and "stumbled" in complaint  # the last thing they do is to fail, see `stumble`
@@ -81,7 +81,7 @@ def test_every_picture_once_an_epoch(out):
 
 def test_a_checkpoint_of_two_is_gone_on_with_by_one_and_back(out):
     begun, back = read_tensors(out / "begun.0"), read_tensors(out / "back.1")
-    saved = read_tensors(out / "by_two" / FILE)
+    saved = read_tensors(checkpoints(out / "by_two")[-1])
     assert all(torch.equal(saved[name], value) for name, value in begun.items() if name != "losses")
     assert far(begun, read_tensors(out / "begun.1")) == 0
     rest, whole = crew.run(folder=out / "by_two", accumulate=2), crew.run(accumulate=2)
@@ -89,7 +89,9 @@ def test_a_checkpoint_of_two_is_gone_on_with_by_one_and_back(out):
     assert far(rest, whole) < 1e-5
     before = read_tensors(out / "by_one.before")
     assert all(torch.equal(before[name], value) for name, value in back.items())
-    assert (out / "by_one" / FILE).read_bytes() == (out / "by_one.before").read_bytes()  # read and written by two
+    assert (
+        checkpoints(out / "by_one")[-1].read_bytes() == (out / "by_one.before").read_bytes()
+    )  # read and written by two
 
 
 def test_what_processes_tell_each_other(out):
@@ -114,7 +116,7 @@ def test_alone_nothing_happens():
 def test_another_checkpoint_than_the_first_process_has(tmp_path, monkeypatch):
     crew.run(folder=tmp_path, stop=2)
     monkeypatch.setattr(checkpoint, "of_first", lambda done: 4)
-    with pytest.raises(ValueError, match="ends at step 2, at 4 for the first process: all must see the same folder"):
+    with pytest.raises(ValueError, match="ends at step 2, at 4 for the first process: all must see the same"):
         crew.run(folder=tmp_path)
 
 
@@ -163,8 +165,9 @@ def test_the_command_of_one_is_the_command_of_two(tmp_path, capsys):
     status, printed, complaint = torchrun("-m", "minidiff", *command, tmp_path / "two")
     assert status == 0, complaint
     assert printed == alone  # once, not twice
-    assert {path.name for path in (tmp_path / "two").iterdir()} == {"model.json", "model.safetensors", FILE}
-    one, two = (read_tensors(tmp_path / name / FILE) for name in ("one", "two"))
+    kept = {"resume-00000000.safetensors", "resume-00000003.safetensors", "log.jsonl"}
+    assert {path.name for path in (tmp_path / "two").iterdir()} == {"model.json", "model.safetensors"} | kept
+    one, two = (read_tensors(checkpoints(tmp_path / name)[-1]) for name in ("one", "two"))
     assert far(one, two) < 1e-5
 
 

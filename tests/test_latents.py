@@ -1,5 +1,8 @@
 """Text-to-image in latents: what is computed once, and a model that is trained on it, kept, and draws."""
 
+import shutil
+from dataclasses import replace
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -68,12 +71,6 @@ def test_every_wording_has_a_caption_with_tags_of_its_own():
     assert captions[5] != captions_of(item, "noto", np.random.default_rng(1))[5]  # "noto emoji: " and three tags
 
 
-def test_what_is_kept_is_left_alone(tools, kept):
-    before = {path: path.stat().st_mtime_ns for path in kept.iterdir()}
-    keep_emoji(kept, None, None, None)
-    assert before == {path: path.stat().st_mtime_ns for path in kept.iterdir()}
-
-
 def test_batches_hold_each_latent_with_one_of_its_own_captions(kept):
     everything = Shards(kept)[torch.arange(144)]
     wordings = set()
@@ -131,6 +128,24 @@ def test_a_model_in_latents_is_trained_kept_and_draws(recipe, tools, kept, tmp_p
         for name, tensor in theirs.state_dict().items():
             assert torch.equal(ours.state_dict()[name], tensor.half().float()), name
     assert set(read_tensors(tmp_path / "run" / UNET)) == set(pipe.net.unet.state_dict())
+
+
+def test_latents_are_computed_once_and_appear_when_they_are_whole(recipe, kept, tmp_path):
+    made = []
+
+    def encode(folder, *_, stop=False):
+        made.append(folder)
+        shutil.copytree(kept, folder)
+        if stop:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopping = replace(recipe, encode=partial(encode, stop=True))
+        stopping.run(tmp_path, CPU, TrainConfig(steps=1, warmup=1), 8)
+    assert list(tmp_path.iterdir()) == []
+    for _ in range(2):
+        list(replace(recipe, encode=encode).run(tmp_path, CPU, TrainConfig(steps=1, warmup=1), 8))
+    assert len(made) == 2 and len(Shards(tmp_path / "latents")) == len(Shards(kept))
 
 
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(recipe, kept, tmp_path):

@@ -1,6 +1,7 @@
 """Training: the loss, the loop, and that stopping changes nothing."""
 
 import itertools
+from collections import defaultdict
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +11,7 @@ from minidiff import data
 from minidiff.diffusion import EPS, FLOW, X0, V, cosine, edm, flow
 from minidiff.networks import Conditional, LabelEncoder, UNet, UNetConfig
 from minidiff.training import EMA, TIMES, TrainConfig, loss, train
-from minidiff.training.checkpoint import FILE, restore
+from minidiff.training.checkpoint import RunFolder, checkpoints
 
 TINY = UNetConfig(1, 1, channels=(8, 16), attention=(False, True), layers=1, heads=2, context_dim=8, groups=4)
 
@@ -123,8 +124,9 @@ def test_fused_adamw_counts_where_its_parameters_are(digits, tmp_path, fused, wh
     """The meta device stands for a GPU."""
     net, steps = run(digits, TrainConfig(steps=2), folder=tmp_path)
     far = [parameter.to("meta") for parameter in net.parameters()]
-    optimizer = SimpleNamespace(param_groups=[{"params": far, "fused": fused}], state={})
-    assert restore(tmp_path, torch.nn.ModuleDict({"net": net, "ema": steps[-1].net}), optimizer) == 2
+    optimizer = SimpleNamespace(param_groups=[{"params": far, "fused": fused}], state=defaultdict(dict))
+    run_folder = RunFolder(tmp_path, torch.nn.ModuleDict({"net": net, "ema": steps[-1].net}), optimizer, {})
+    assert run_folder.begin() == (2, 0)
     assert {state["step"].device.type for state in optimizer.state.values()} == {where}
     assert {state["exp_avg"].device.type for state in optimizer.state.values()} == {"meta"}
 
@@ -151,12 +153,13 @@ def test_a_run_folder_that_does_not_fit(digits, tmp_path):
     other = Conditional(UNet(TINY), LabelEncoder(3, 8))
     with pytest.raises(ValueError, match="holds another network"):
         run(digits, config, folder=tmp_path, net=other)
-    whole = (tmp_path / FILE).read_bytes()
+    path = checkpoints(tmp_path)[-1]
+    whole = path.read_bytes()
     for broken in (whole[:5000], b"\x80\x04 not tensors at all"):
-        (tmp_path / FILE).write_bytes(broken)
+        path.write_bytes(broken)
         with pytest.raises(ValueError, match="not a whole safetensors file"):
             run(digits, config, folder=tmp_path)
-        assert (tmp_path / FILE).read_bytes() == broken  # nothing lost
+        assert path.read_bytes() == broken  # nothing lost
 
 
 def test_conditions_are_dropped_picture_by_picture(digits):

@@ -1,44 +1,43 @@
 """A training run on the screen, until it is done or stopped."""
 
+import math
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-
-from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
-
-from minidiff.training.distributed import any_of, is_first
-from minidiff.training.recipe import Run
+from contextlib import closing, contextmanager
+from typing import Any
 
 
-def follow(run: Run, name: str) -> bool:
-    """Show (step, steps, loss) as a progress bar; False if it was stopped."""
-    bar, mean, stopped = tqdm(desc=name, unit="step", delay=1, disable=not is_first()), None, False
-    with logging_redirect_tqdm(), stop_on_ctrl_c() as pressed:  # a warning gets a line of its own
+def follow(run: Any, name: str) -> bool:
+    """Show (step, steps, loss) of a recipe's Run as a progress bar; False if it was stopped. What is done is kept then."""
+    from tqdm import tqdm
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    from minidiff.training.distributed import any_of, is_first
+
+    bar, mean, noted, stopped = tqdm(desc=name, unit="step", delay=1, disable=not is_first()), math.nan, [], False
+    # a warning gets a line of its own; closing the run writes what is done, or raises
+    with logging_redirect_tqdm(), on_stop(noted.append), closing(run):
         for step, steps, loss in run:
-            mean = loss if mean is None else 0.98 * mean + 0.02 * loss
+            if math.isfinite(loss):
+                mean = 0.98 * mean + 0.02 * loss if math.isfinite(mean) else loss
             bar.total = steps
             bar.set_postfix(loss=f"{mean:.4f}", refresh=False)
             bar.update(step - bar.n)
-            if stopped := any_of(pressed()):
+            if stopped := any_of(bool(noted)):
                 break
-        run.close()  # it writes what is done
-        stopped = stopped or pressed()
     bar.close()
     return not stopped
 
 
 @contextmanager
-def stop_on_ctrl_c() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C sets a flag that is read between two steps; a second Ctrl-C interrupts at once."""
-    pressed = []
-
-    def note(*_):
-        pressed.append(True)
-        signal.signal(signal.SIGINT, before)
-
-    before = signal.signal(signal.SIGINT, note)
+def on_stop(call: Callable[[int], Any]) -> Iterator[None]:
+    """Ctrl-C, SIGTERM and SIGHUP do nothing but call `call` with their number. SIGHUP under nohup does nothing at all."""
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    if signal.getsignal(numbers[-1]) == signal.SIG_IGN:
+        numbers.pop()
+    before = [signal.signal(number, lambda number, frame: call(number)) for number in numbers]
     try:
-        yield lambda: bool(pressed)
+        yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

@@ -1,14 +1,23 @@
 """`minidiff train`: train a model, or resume a run that was stopped."""
 
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tyro.conf import Positional
 
+from minidiff.cli.progress import follow, on_stop
+
+
+def interrupt(*_) -> None:
+    """What stops the command at once, where no step is lost by it."""
+    raise KeyboardInterrupt("stopped before or after training: what the folder of the run holds is as it was")
+
 
 @dataclass
 class Train:
-    """Train a model from scratch, or resume a run that was stopped (Ctrl-C keeps what is done)."""
+    """Train a model from scratch, or resume a run that was stopped. Ctrl-C, SIGTERM and SIGHUP keep what is done; exit
+    status 130."""
 
     what: Positional[str]
     """A recipe, or a data set with labels; `minidiff list` names them."""
@@ -34,6 +43,7 @@ class Train:
     device: str | None = None
     """cpu, cuda or mps. None: the best there is."""
 
+    @on_stop(interrupt)
     def run(self) -> None:
         from minidiff.registry import UserError, choose
 
@@ -47,8 +57,8 @@ class Train:
                 raise UserError(f"{name} must be a number above 0, got {value}")
         if "minutes" in given and "steps" in given:
             raise UserError("give minutes or steps, not both")
-        from minidiff.cli.progress import follow
         from minidiff.device import pick_device
+        from minidiff.training.checkpoint import alone, read_log
         from minidiff.training.distributed import is_first, join, leave, size
         from minidiff.training.recipes import recipes
 
@@ -61,11 +71,17 @@ class Train:
             raise UserError(f"{self.what} is trained by one process: leave torchrun away")
         config = replace(recipe.train, seed=self.seed)
         config = replace(config, **{name: given.pop(name) for name in ("steps", "accumulate") if name in given})
-        run = recipe.run(folder, device, config, given.pop("batch", recipe.batch), **given)
-        done = follow(run, self.what)
+        with alone(folder):
+            run = recipe.run(folder, device, config, given.pop("batch", recipe.batch), **given)
+            done = follow(run, self.what)
         first = is_first()
         leave()
         if first:
-            print(f"{folder}: {'done' if done else 'stopped; the same command resumes it'}")
+            if skipped := sum(row["loss"] is None for row in read_log(folder)):
+                print(f"{skipped} steps were skipped: their loss or gradient was not finite")
+            step = read_log(folder)[-1]["step"]
+            print(f"{folder}: {'done' if done else f'stopped; the same command resumes it after step {step}'}")
             if said := recipe.finished(folder, device):
                 print(said)
+        if not done:
+            sys.exit(130)

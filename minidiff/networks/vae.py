@@ -109,7 +109,7 @@ class VAE(nn.Module):
 def _encoder(config: VAEConfig) -> nn.Sequential:
     """(B, C, H, W) -> (B, 2 c, h, w), the posterior's moments."""
     channels, last = config.channels, config.channels[-1]
-    layers = OrderedDict(
+    layers: OrderedDict[str, nn.Module] = OrderedDict(
         conv_in=nn.Conv2d(config.in_channels, channels[0], 3, padding=1),
         down_blocks=_levels(channels, config.layers, config, downsamplers=Downsample),
         mid_block=MidBlock(last, config),
@@ -123,7 +123,7 @@ def _encoder(config: VAEConfig) -> nn.Sequential:
 def _decoder(config: VAEConfig) -> nn.Sequential:
     """(B, c, h, w) -> (B, C, H, W)."""
     channels = config.channels[::-1]
-    layers = OrderedDict(
+    layers: OrderedDict[str, nn.Module] = OrderedDict(
         conv_in=nn.Conv2d(config.latent_channels, channels[0], 3, padding=1),
         mid_block=MidBlock(channels[0], config),
         up_blocks=_levels(channels, config.layers + 1, config, upsamplers=Double),

@@ -102,7 +102,7 @@ def prepared(init: Picture | Tensor, mask: Picture | Tensor | None, shape: tuple
     count, latent_channels, channels = shape
     if not isinstance(init, Tensor):
         pixels = from_pil(init, channels)
-        check_size(*pixels.shape[2:], factor)
+        check_size(pixels.shape[2], pixels.shape[3], factor)
         init = encode(pixels)
     if init.ndim != 4 or init.shape[0] not in (1, count) or init.shape[1] != latent_channels:
         raise UserError(f"init must have shape ({_or_one(count)}, {latent_channels}, h, w), got {tuple(init.shape)}")

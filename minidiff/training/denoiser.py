@@ -2,8 +2,8 @@
 
 import copy
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from minidiff.data.shards import INDEX
 from minidiff.diffusion import PREDICTIONS, SCHEDULES, to_x0
 from minidiff.files import asset
 from minidiff.formats.clip import load_clip
@@ -21,7 +22,7 @@ from minidiff.networks import Conditional, Precomputed, SpaceToDepth
 from minidiff.pipeline.text_to_image import TextToImage
 from minidiff.registry import UserError, choose
 from minidiff.tokenizer import Tokenizer
-from minidiff.training.checkpoint import planned_steps
+from minidiff.training.checkpoint import planned_steps, whole
 from minidiff.training.distributed import any_of, first_goes_ahead, my_rows, of_first
 from minidiff.training.loop import TrainConfig, train
 from minidiff.training.optimise import Progress
@@ -29,6 +30,7 @@ from minidiff.training.recipe import Recipe, Run, reported
 
 # Images (B, C, H, W), or latents, and what each shows: labels (B,), captions, or text states (B, L, D); without end
 Batches = Iterator[tuple[Tensor, Any]]
+Steps = Generator[Progress[Conditional]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,16 +74,18 @@ class DenoiserRecipe(Recipe):
             data = folder / "latents"
             assert clip and tokenizer  # a recipe with a VAE has a reader
             with first_goes_ahead():
-                self.encode(data, vae, clip.text_model, tokenizer)
+                if not (data / INDEX).exists():
+                    with whole(folder) as part:
+                        self.encode(part / data.name, vae, clip.text_model, tokenizer)
             net.text_encoder = Precomputed(null=clip.text_model(tokenizer("").to(device))[0].cpu())
 
-        def steps(net: Conditional, config: TrainConfig, folder: Path | None = None) -> Iterator[Progress[Conditional]]:
+        def steps(net: Conditional, config: TrainConfig, folder: Path | None = None) -> Steps:
             with first_goes_ahead():
                 batches = self.batches(batch, config.seed, data)
-            about = chosen | {"batch": batch}
+            about = chosen | {"recipe": self.name, "model": asdict(model)}
             return fit(net, model, batches, config, None if vae else tokenizer, self.flip, folder, about)
 
-        def keep(net: Conditional) -> None:
+        def keep(net: Conditional, folder: Path) -> None:
             trained = Conditional(net.unet, clip.text_model) if vae and clip else net
             TextToImage(model, trained, device, tokenizer, vae).save(folder)
 
@@ -89,7 +93,7 @@ class DenoiserRecipe(Recipe):
             planned = of_first(planned_steps(folder) or 0)
             planned = planned or of_first(round(60 * minutes / seconds_a_step(steps(copy.deepcopy(net), config))))
             config = replace(config, steps=max(1, planned))
-        return reported(steps(net, config, folder), config, folder, keep)
+        return reported(steps(net, config, folder), config, folder, net, keep)
 
 
 def check_pair(prediction: str, schedule: str) -> None:
@@ -123,7 +127,7 @@ def untrained(model: ModelConfig, seed: int, device: torch.device | str = "cpu")
 def fit(
     net: Conditional, model: ModelConfig, batches: Batches, config: TrainConfig, tokenizer: Tokenizer | None = None,
     flip: bool = False, folder: Path | None = None, about: dict | None = None,
-) -> Iterator[Progress[Conditional]]:  # fmt: skip
+) -> Steps:  # fmt: skip
     """Train the model's network on images, folded as the model wants them; see `train`."""
     fold = SpaceToDepth(model.fold)
 

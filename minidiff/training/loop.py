@@ -1,12 +1,12 @@
 """Training a diffusion model: a generator, so that the caller samples, logs and stops at will."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from minidiff.diffusion import Prediction, Schedule
 from minidiff.training.loss import TIMES, loss
@@ -30,7 +30,7 @@ def train(
     null: Tensor | int | None = None,
     folder: Path | None = None,
     about: dict[str, Any] | None = None,
-) -> Iterator[Progress[Net]]:
+) -> Generator[Progress[Net]]:
     """Train the denoiser `net` in place, on the device it is on; yields after every step. Ho et al. 2020, algorithm 1.
 
     batches: (x0, condition) from the first step on, the same at every call; x0 (B, C, H, W). null: the condition that
@@ -38,7 +38,7 @@ def train(
     """
     device = next(net.parameters()).device
 
-    def examples(batch: tuple[Tensor, Tensor | None], generator: Generator) -> tuple[Tensor | None, ...]:
+    def examples(batch: tuple[Tensor, Tensor | None], generator: torch.Generator) -> tuple[Tensor | None, ...]:
         x0, condition = batch
         t = TIMES[config.times](len(x0), generator)
         eps = torch.randn(x0.shape, generator=generator)

@@ -2,20 +2,23 @@
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from itertools import islice
+import time
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import asdict, dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
+from minidiff import __version__
 from minidiff.registry import UserError
-from minidiff.training.checkpoint import restore, save
-from minidiff.training.distributed import average, batch_parts, together
+from minidiff.training.checkpoint import RunFolder
+from minidiff.training.distributed import average, batch_parts, is_first, my_rows, together
 
 Net = TypeVar("Net", bound=nn.Module)
+PATIENCE = 10  # steps in a row whose loss or gradient is not finite, until the run is given up
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,8 @@ class OptimConfig:
     clip: float = 1.0  # largest gradient norm
     ema: float = 0.999  # decay of the weights' moving average
     seed: int = 0
-    save_every: int = 500  # steps between two checkpoints
+    save_every: int = 500  # steps between two checkpoints, at most
+    save_seconds: float = 60.0  # and seconds between them, where steps take long
     accumulate: int = 1  # parts that a batch is computed in, one after the other: more need less memory
     bf16: bool = False  # compute in bfloat16 where autocast sees fit; weights and their average stay float32
     compile: bool = False  # the network through torch.compile: a minute or so at first, faster steps after
@@ -74,10 +78,10 @@ class EMA(Generic[Net]):
 
 
 def optimise(
-    net: Net, batches: Iterable[Any], examples: Callable[[Any, Generator], tuple[Tensor | None, ...]],
+    net: Net, batches: Iterable[Any], examples: Callable[[Any, torch.Generator], tuple[Tensor | None, ...]],
     loss: Callable[..., Tensor], config: OptimConfig, *, folder: Path | None = None, about: dict | None = None,
     after: Callable[[], Any] = lambda: None,
-) -> Iterator[Progress[Net]]:  # fmt: skip
+) -> Generator[Progress[Net]]:  # fmt: skip
     """Train `net` in place, on the device it is on; yields after every step.
 
     batches: from the first step on, the same at every call. examples(batch, generator): what the loss takes, each
@@ -94,33 +98,53 @@ def optimise(
     nets = nn.ModuleDict({"net": net, "ema": ema.net})
     how = {"weight_decay": config.weight_decay, "fused": config.fused or None}  # False: PyTorch's slowest of three ways
     optimizer = torch.optim.AdamW(net.parameters(), config.lr, config.betas, **how)
-    about = {"seed": config.seed} | (about or {})
-    done = restore(folder, nets, optimizer, about) if folder else 0
     net.train()
+
+    def drawn(batch: Any, step: int) -> tuple[Tensor | None, ...]:
+        return examples(batch, torch.Generator().manual_seed(1_000_003 * config.seed + step))  # its seeds have 32 bits
+
+    head = next(batches := iter(batches))
+    first = [each for each in drawn(head, 0) if each is not None]
+    size = len(first[0])
+    mine = range(size)[my_rows(size)] if is_first() else ()
+    means = [[float(each[row].double().mean()) for each in first] for row in mine]
+    noted = {"batch": size, "fingerprint": means, "versions": {"minidiff": __version__, "torch": torch.__version__}}
+    run = RunFolder(folder, nets, optimizer, asdict(config) | noted | (about or {}))
+    done, skipped = run.begin()
     try:
-        for batch in islice(batches, done, config.steps):
+        for batch in islice(chain([head], batches), done, config.steps):
             warm, decay = min(1.0, (done + 1) / config.warmup), 1 + math.cos(math.pi * done / config.steps)
             for group in optimizer.param_groups:
                 group["lr"] = config.lr * (warm * decay / 2)
-            generator = Generator().manual_seed(1_000_003 * config.seed + done)  # its seeds have 32 bits
-            drawn = examples(batch, generator)
-            size = next(len(each) for each in drawn if each is not None)
+            every = drawn(batch, done)
+            buffers = [buffer.clone() for buffer in net.buffers()]
             optimizer.zero_grad()
             value = torch.zeros((), device=device)
             for rows, fraction in batch_parts(wrapped, size, config.accumulate):  # usually one: all rows
                 with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
-                    part = loss(wrapped, *(each if each is None else each[rows] for each in drawn))
+                    part = loss(wrapped, *(each if each is None else each[rows] for each in every))
                 (fraction * part).backward()
                 value = value + fraction * part.detach()  # not +=: that would keep the dtype of the zero
-            nn.utils.clip_grad_norm_(net.parameters(), config.clip)
-            optimizer.step()
-            after()
-            ema.update(net, done)
-            done += 1
-            if folder and done % config.save_every == 0:
-                save(folder, nets, optimizer, done, config.steps, about)
-            yield Progress(done, average(value), done * size, ema.net)
+            value, norm = average(value), nn.utils.clip_grad_norm_(net.parameters(), config.clip)
+            if torch.isfinite(value + norm):
+                optimizer.step()
+                after()
+                ema.update(net, done)
+                skipped = 0
+            else:  # weights, moments and averages stay as they are
+                for buffer, before in zip(net.buffers(), buffers, strict=True):
+                    buffer.copy_(before)
+                skipped += 1
+            done, lr = done + 1, optimizer.param_groups[0]["lr"]
+            run.note(step=done, loss=None if skipped else float(value), lr=lr, images=done * size)
+            if skipped == PATIENCE:
+                raise FloatingPointError(
+                    f"the loss or its gradient was not finite in {PATIENCE} steps in a row, up to step {done}, at a learning "
+                    f"rate of {lr:.2g}: no model is written; the last checkpoint is of step {run.saved}"
+                )
+            if done % config.save_every == 0 or time.monotonic() - run.saved_at > config.save_seconds:
+                run.save(done, skipped)
+            yield Progress(done, value, done * size, ema.net)
     except GeneratorExit:  # the caller stopped early, between two steps: nothing is lost
         pass
-    if folder:
-        save(folder, nets, optimizer, done, config.steps, about)
+    run.save(done, skipped)

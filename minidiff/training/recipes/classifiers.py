@@ -42,13 +42,13 @@ class ClassifierRecipe(Recipe):
             logits = net(*(each.to(device) for each in inputs))
             return F.cross_entropy(logits, labels.to(device), label_smoothing=self.smoothing)
 
-        def keep(net: nn.Module) -> None:
+        def keep(net: nn.Module, folder: Path) -> None:
             weights = {k: v.half() if v.is_floating_point() else v for k, v in net.state_dict().items()}
             write_tensors(folder / "model.safetensors", weights)
 
-        about, batches = {"batch": batch}, self.batches(batch, config.seed)
+        about, batches = {"recipe": self.name, "model": {"name": self.network}}, self.batches(batch, config.seed)
         steps = optimise(net, batches, examples, loss, config, folder=folder, about=about)
-        return reported(steps, config, folder, keep)
+        return reported(steps, config, folder, net, keep)
 
     def finished(self, folder: Path, device: torch.device) -> str:
         if not self.test:

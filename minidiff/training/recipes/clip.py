@@ -42,8 +42,9 @@ def batches(batch: int, seed: int) -> Iterator[Captioned]:
     for lot in color_digit_batches(LOT * batch, seed=seed):
         order = sorted(range(len(lot)), key=lambda k: (lot.scenes[k].color, lot.scenes[k].background))
         runs = [order[k : k + RUN] for k in range(0, len(order), RUN)]
-        for k in range(LOT):
-            rows = [row for run in runs[k::LOT] for row in run]
+        dealt = [row for k in range(LOT) for run in runs[k::LOT] for row in run]
+        for k in range(0, len(dealt), batch):
+            rows = dealt[k : k + batch]
             yield Captioned(lot.images[rows], [lot.captions[row] for row in rows], [lot.scenes[row] for row in rows])
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +51,9 @@ class ClipRecipe(Recipe):
         def limit() -> None:
             clip.logit_scale.data.clamp_(max=math.log(MAX_SCALE))
 
-        about, batches = {"batch": batch}, self.batches(batch, config.seed)
+        about, batches = {"recipe": self.name, "model": asdict(clip.config)}, self.batches(batch, config.seed)
         steps = optimise(clip, batches, examples, loss, config, folder=folder, about=about, after=limit)
-        return reported(steps, config, folder, lambda net: save_clip(net, tokenizer, folder))
+        return reported(steps, config, folder, clip, lambda net, folder: save_clip(net, tokenizer, folder))
 
 
 def contrastive_loss(logits: Tensor) -> Tensor:

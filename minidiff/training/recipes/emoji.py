@@ -12,7 +12,7 @@ from torch import Tensor
 
 from minidiff import data
 from minidiff.data.emoji import TAGS
-from minidiff.data.shards import INDEX, Shards, shard_batches, write_shards
+from minidiff.data.shards import Shards, shard_batches, write_shards
 from minidiff.formats.model_config import ModelConfig
 from minidiff.networks import VAE, CLIPText, UNetConfig
 from minidiff.tokenizer import Tokenizer
@@ -36,10 +36,8 @@ EMOJI = ModelConfig(
 def keep_emoji(folder: Path, vae: VAE, text: CLIPText, tokenizer: Tokenizer, split: str = "train") -> None:
     """Write each image of a split into shards: its latent (c, h, w), and the states (W, L, D) of W captions, float16.
 
-    The latents are the posteriors' means, scaled; the captions `captions_of` it. Complete shards are left as they are.
+    The latents are the posteriors' means, scaled; the captions `captions_of` it.
     """
-    if (folder / INDEX).exists():
-        return
     pictures, rng = data.emoji(split), np.random.default_rng(0)
     device = next(vae.parameters()).device
 

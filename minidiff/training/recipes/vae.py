@@ -1,7 +1,7 @@
 """The VAE: images are encoded to a few values near a standard normal distribution, and decoded again."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -61,11 +61,13 @@ def train_vae(
         x = x.to(device, memory_format=torch.channels_last)
         return vae_loss(vae, x, noise.to(device), kl_weight, more)
 
-    def keep(net: VAE) -> None:
+    def keep(net: VAE, folder: Path) -> None:
         net.config = replace(model, scaling=1 / latent_std(net, islice(batches, 64)))
         save_vae(net, folder)
 
-    return reported(optimise(vae, batches, examples, loss, config, folder=folder), config, folder, keep)
+    about = {"recipe": "vae", "model": asdict(model), "kl_weight": kl_weight}
+    steps = optimise(vae, batches, examples, loss, config, folder=folder, about=about)
+    return reported(steps, config, folder, vae, keep)
 
 
 @dataclass(frozen=True, kw_only=True)
