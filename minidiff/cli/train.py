@@ -77,9 +77,10 @@ class Train:
         first = is_first()
         leave()
         if first:
-            if skipped := sum(row["loss"] is None for row in read_log(folder)):
+            log = read_log(folder)
+            if skipped := sum(row["loss"] is None for row in log):
                 print(f"{skipped} steps were skipped: their loss or gradient was not finite")
-            step = read_log(folder)[-1]["step"]
+            step = log[-1]["step"] if log else 0
             print(f"{folder}: {'done' if done else f'stopped; the same command resumes it after step {step}'}")
             if said := recipe.finished(folder, device):
                 print(said)

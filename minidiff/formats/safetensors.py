@@ -45,9 +45,10 @@ class Checkpoint:
         return tuple(self.where[name].get_slice(name).get_shape())
 
     def read(self, name: str, dtype: torch.dtype) -> Tensor:
-        """A tensor in this precision. Raises UserError unless it has floating-point numbers, all of them finite."""
-        if (kind := self.where[name].get_slice(name).get_dtype()) not in FLOATS:
-            raise UserError(f"{self.path}: {name} has numbers of kind {kind}: weights are {', '.join(FLOATS)}")
+        """A tensor in this precision. Raises UserError unless it has finite numbers of that kind: floating-point, or whole."""
+        kinds = FLOATS if dtype.is_floating_point else ("I64",)
+        if (kind := self.where[name].get_slice(name).get_dtype()) not in kinds:
+            raise UserError(f"{self.path}: {name} has numbers of kind {kind}: it should be {' or '.join(kinds)}")
         tensor = self.where[name].get_tensor(name).to(dtype)
         if not tensor.isfinite().all():
             raise UserError(f"{self.path}: {name} has numbers that are not finite, or too large for {dtype}")
@@ -106,7 +107,10 @@ def fill(net: Net, checkpoint: Checkpoint, rename: Callable[[str], str | None] =
             raise UserError(f"{misfit}: {name} has shape {shape}, expected {tuple(tensor.shape)}")
     if more := next((name for name in theirs if name not in wanted), None):
         raise UserError(f"{misfit}, which has no {more}")
-    read = {name: checkpoint.read(theirs[name], dtype).reshape(tensor.shape) for name, tensor in wanted.items()}
+    read = {}
+    for name, tensor in wanted.items():
+        kind = dtype if tensor.is_floating_point() else tensor.dtype  # BatchNorm counts its batches in whole numbers
+        read[name] = checkpoint.read(theirs[name], kind).reshape(tensor.shape)
     net.load_state_dict(read, assign=True)
     return net.eval().requires_grad_(False)
 
