@@ -164,7 +164,9 @@ def test_the_notebook_is_tidy(source):
 def test_the_lesson_has_its_frame(source):
     text = source.read_text()
     headings = re.findall(r"^# (##? .+)$", text, re.M)
-    assert re.match(r"# # \d\d · .+\?$", text.splitlines()[1]), "the title is a question"
+    number, question = re.match(r"# # (\d\d) · (.+\?)$", text.splitlines()[1]).groups()
+    row = re.search(rf"^\| \**{number}\** \|[^|]+\| (.+?) \|", (FOLDER.parent / "README.md").read_text(), re.M)
+    assert row[1] == question, "the title is the question of the README"
     for row in ("| You will see |", "| It costs |", "| You need |"):
         assert row in text
     assert build.LINK.search(text), "an equation has a link to the line that implements it"

@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 01 · How does noise eat a picture, and what is left at time t?
+# # 01 · How does noise destroy a picture, and what is left at time t?
 #
 # To learn how a picture is drawn out of noise, one first has to watch it drown. This half of the story needs no network and no
 # training: it is one line of arithmetic. But everything later leans on it, and most bugs in diffusion code are bugs in this line.

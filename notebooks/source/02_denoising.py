@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 02 · Can a network see through noise?
+# # 02 · Can a network see through noise, and why is one step not enough?
 #
 # **It can, and that is all there is to learn.** A network that is shown noisy things, and guesses what is behind the
 # noise, can also make new things out of nothing but noise. In this lesson you train three of them: one for points on a

@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 03 · How do I walk back, and how few steps will do?
+# # 03 · How do I get from noise to a picture, and how few steps are enough?
 #
 # **A denoiser says where the picture is. A sampler goes there, a little at a time.** In this lesson you take the first
 # such step by hand, then meet five ways to take it, and measure how few of them are enough.

@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 09 · How does a prompt draw a picture nobody has seen?
+# # 09 · How does a prompt produce a picture nobody has seen?
 #
 # **Ask the same network twice, with the words and without, and walk along the difference.** That is classifier-free
 # guidance: one line, and prompts are followed. In this lesson you watch the difference, amplify it, and ask for ten
