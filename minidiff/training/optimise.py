@@ -142,7 +142,9 @@ def optimise(
             run.note(step=done, loss=None if skipped else float(value), lr=lr, images=done * size)
             if skipped == PATIENCE:
                 where = f"in {PATIENCE} steps in a row, up to step {done}, at a learning rate of {lr:.2g}"
-                raise FloatingPointError(f"not finite: the loss or its gradient {where}; {run.saved} steps are kept")
+                raise FloatingPointError(
+                    f"not finite: the loss or its gradient {where}; {max(run.saved, 0)} steps are kept"
+                )
             if done % config.save_every == 0 or time.monotonic() - run.saved_at > config.save_seconds:
                 run.save(done, skipped)
             yield Progress(done, value, done * size, ema.net)
