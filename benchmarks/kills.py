@@ -88,6 +88,7 @@ def checkpoint_every(steps: int) -> None:
 def start(name: str, folder: Path) -> int:
     """Train in a process of its own; what it says goes into said.txt beside the folder. Returns its number."""
     sys.stdout.flush()
+    folder.with_suffix(".txt").touch()
     if child := os.fork():
         return child
     status = 70
@@ -108,12 +109,21 @@ def start(name: str, folder: Path) -> int:
         os._exit(status)
 
 
-def disturbed(child: int, number: signal.Signals, after: float) -> int:
-    """The exit status of a process that gets a signal after so many seconds: negative if the signal ended it."""
-    end = time.monotonic() + after
+def disturbed(child: int, number: signal.Signals, after: float, log: Path | None = None) -> int:
+    """The exit status of a process that gets a signal after so many seconds: negative if the signal ended it.
+
+    log: the seconds are counted from the first step that it writes there.
+    """
+
+    def rows() -> int:
+        return log.read_bytes().count(b"\n") if log and log.exists() else 0
+
+    before, end = rows(), time.monotonic() + after
     while time.monotonic() < end:
         if (found := os.waitpid(child, os.WNOHANG))[0]:
             return os.waitstatus_to_exitcode(found[1])
+        if log and rows() == before:
+            end = time.monotonic() + after
         time.sleep(0.002)
     os.kill(child, number)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -165,11 +175,16 @@ class Trials:
         if wrong := differences(self.folder, self.wanted):
             self.problems.append(f"{self.folder.name} differs: {wrong}")
 
-    def disturb(self, number: signal.Signals, times: int, longest: float | None = None) -> None:
-        """So many signals at random moments. A run that is done in spite of them is compared, and another one begun."""
+    def disturb(self, number: signal.Signals, times: int, quick: bool = False) -> None:
+        """So many signals at random moments. A run that is done in spite of them is compared, and another one begun.
+
+        quick: in the time of two steps from the first step that is made.
+        """
         self.folder, hit = self.fresh(), 0
         while hit < times:
-            status = disturbed(start(self.name, self.folder), number, self.rng.uniform(0, longest or self.seconds))
+            after = self.rng.uniform(0, 2 * self.seconds / STEPS if quick else self.seconds)
+            log = self.folder / "log.jsonl" if quick else None
+            status = disturbed(start(self.name, self.folder), number, after, log)
             said = self.folder.with_suffix(".txt").read_text()
             if status == 0:
                 self.compare()
@@ -205,7 +220,7 @@ def measure(options: Options, room: Path, each: Callable[[str], None] = print) -
     if options.burst:
         checkpoint_every(1)
         first = trials[options.recipes[0]]
-        first.disturb(signal.SIGKILL, options.burst, longest=2 * first.seconds / STEPS)
+        first.disturb(signal.SIGKILL, options.burst, quick=True)
     return trials
 
 

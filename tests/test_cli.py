@@ -170,6 +170,9 @@ def test_slow_steps_are_measured_over_fewer(monkeypatch):
         (["mnist", "--batch", "0"], "batch must be a number above 0"),
         (["mnist", "--steps", "5", "--minutes", "1"], "not both"),
         (["mnist", "--steps", "5", "--seed", "-1"], "seed must lie between"),
+        (["mnist", "--data", "x"], "mnist does not take --data"),
+        (["vae", "--accumulate", "2"], "vae does not take --accumulate"),
+        (["mnist", "--dtype", "float16"], "--dtype"),
     ],
 )
 def test_bad_input_to_train(tmp_path, capsys, args, problem):

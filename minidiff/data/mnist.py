@@ -62,12 +62,12 @@ def idx_dataset(
 
 def read_idx(folder: Path, name: str, shape: tuple[int, ...]) -> Tensor:
     """The bytes of an idx file, (N, *shape) uint8. Raises UserError for one that is missing, cut short or another kind."""
-    path = next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
+    path = next((path for path in (whole(folder) / name, folder / f"{name}.gz") if path.is_file()), None)
     if path is None:
         raise UserError(f"{folder} has no file {name} or {name}.gz")
     dimensions = 1 + len(shape)
     try:
-        with (gzip.open if path.suffix == ".gz" else open)(whole(path), "rb") as file:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
             # the header: 0, 0, 8 for bytes, the number of dimensions, then each dimension as a big-endian 32-bit number
             header = file.read(4 + 4 * dimensions)
             if len(header) < 4 + 4 * dimensions or header[:4] != bytes((0, 0, 8, dimensions)):

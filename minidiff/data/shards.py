@@ -70,6 +70,8 @@ class Shards:
         for number, rows in enumerate(counts):
             path = folder / SHARD.format(number)
             try:
+                if not path.is_file():  # safe_open would wait at a pipe, for ever
+                    raise OSError("no such file")
                 file = safe_open(path, "pt")  # maps the file; its size has to fit its header
                 pieces = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
                 found = {name: [dtype_name(piece[:0]), piece.get_shape()] for name, piece in pieces.items()}

@@ -171,7 +171,7 @@ def restore(path: Path, into: dict[str, Tensor], about: dict) -> tuple[int, int]
         if saved.get(key) != about[key] and not longer:
             other = f"another {key}" if isinstance(about[key], dict) else f"{key} {saved.get(key)}, not {about[key]}"
     means = zip(*(torch.tensor(each.get("fingerprint", ())).flatten() for each in (saved, about)), strict=False)
-    if not all(torch.isclose(was, now, rtol=1e-4, atol=1e-4) for was, now in means):
+    if not all(torch.isclose(was, now, rtol=1e-4, atol=1e-4, equal_nan=True) for was, now in means):
         other = other or "other data"
     if other:
         raise UserError(f"{path} was begun with {other}: {ELSE}")

@@ -84,12 +84,14 @@ def optimise(
 ) -> Generator[Progress[Net]]:  # fmt: skip
     """Train `net` in place, on the device it is on; yields after every step.
 
-    batches: from the first step on, the same at every call. examples(batch, generator): what the loss takes, each
-    (B, ...) or None; all random numbers of a step are drawn here, for the whole batch, by a generator keyed by (seed,
-    step). So a run that was stopped and resumed equals one that was not, and a run of several processes (see
+    batches: from the first step on, the same at every call, all of one size. examples(batch, generator): what the loss
+    takes, each (B, ...) or None; all random numbers of a step are drawn here, for the whole batch, by a generator keyed
+    by (seed, step). So a run that was stopped and resumed equals one that was not, and a run of several processes (see
     distributed.py) equals one of a single process, up to the order of sums. loss(net, *rows of the examples): a
     scalar, the mean over these rows. folder: where checkpoints go, and where training resumes if there is one. about:
     settings that a resumed run must share with its checkpoint. after: called after every update of the weights.
+
+    A step whose loss or gradient is not finite is skipped; FloatingPointError after PATIENCE of them in a row.
     """
     device = next(net.parameters()).device
     mode = "reduce-overhead" if config.graphs else None
@@ -114,8 +116,9 @@ def optimise(
     try:
         for batch in islice(chain([head], batches), done, config.steps):
             warm, decay = min(1.0, (done + 1) / config.warmup), 1 + math.cos(math.pi * done / config.steps)
+            lr = config.lr * (warm * decay / 2)
             for group in optimizer.param_groups:
-                group["lr"] = config.lr * (warm * decay / 2)
+                group["lr"] = lr
             every = drawn(batch, done)
             buffers = [buffer.clone() for buffer in net.buffers()]
             optimizer.zero_grad()
@@ -135,12 +138,12 @@ def optimise(
                 for buffer, before in zip(net.buffers(), buffers, strict=True):
                     buffer.copy_(before)
                 skipped += 1
-            done, lr = done + 1, optimizer.param_groups[0]["lr"]
+            done += 1
             run.note(step=done, loss=None if skipped else float(value), lr=lr, images=done * size)
             if skipped == PATIENCE:
+                where = f"in {PATIENCE} steps in a row, up to step {done}, at a learning rate of {lr:.2g}"
                 raise FloatingPointError(
-                    f"the loss or its gradient was not finite in {PATIENCE} steps in a row, up to step {done}, at a learning "
-                    f"rate of {lr:.2g}: no model is written; the last checkpoint is of step {run.saved}"
+                    f"not finite: the loss or its gradient {where}; {max(run.saved, 0)} steps are kept"
                 )
             if done % config.save_every == 0 or time.monotonic() - run.saved_at > config.save_seconds:
                 run.save(done, skipped)

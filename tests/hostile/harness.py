@@ -10,6 +10,7 @@ Each looks for what was written into the folder, started, executed or connected 
 
 import contextlib
 import copy
+import faulthandler
 import io
 import json
 import os
@@ -189,9 +190,11 @@ def time_limit(what: Any) -> Iterator[None]:
 
     before = signal.signal(signal.SIGALRM, over)
     signal.alarm(SECONDS)
+    faulthandler.dump_traceback_later(3 * SECONDS, exit=True)  # for what hangs outside of Python, and hears no signal
     try:
         yield
     finally:
+        faulthandler.cancel_dump_traceback_later()
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
 

@@ -38,7 +38,7 @@ def entry(name, content, **changes):
     info.size = len(content)
     for field, value in changes.items():
         setattr(info, field, value)
-    return info.tobuf() + content + b"\0" * (-len(content) % 512)
+    return info.tobuf(tarfile.GNU_FORMAT) + content + b"\0" * (-len(content) % 512)
 
 
 @pytest.fixture(autouse=True)
