@@ -227,7 +227,8 @@ def test_a_stop_that_cannot_be_kept_is_no_stop_that_is_kept(small, capsys, monke
     monkeypatch.setattr(checkpoint.RunFolder, "note", note)
     status, said, out = failed(capsys, command)
     assert status == 2 and "stopped" not in out and "done" not in out
-    assert f"cannot keep a checkpoint in {folder} (No space left on device): the last one is of step 4" in said
+    assert f"cannot keep a checkpoint in {folder} (" in said
+    assert "No space left on device): the last one is of step 4" in said
     assert names(folder) == {"log.jsonl", "resume-00000000.safetensors", "resume-00000004.safetensors"}
     assert header(checkpoints(folder)[-1])["step"] == 4 and read_tensors(checkpoints(folder)[-1])
 

@@ -71,6 +71,8 @@ class Sample:
         for name in ("n", "tile"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise UserError(f"{name} must be at least 1, got {value}")
+        if unknown := [prompt for prompt in self.prompts if prompt.startswith("--")]:
+            raise UserError(f"unknown option {unknown[0]}")
         init, mask = (path and image_files.read_image(path, str(path)) for path in (self.init, self.mask))
         import torch
         from tqdm import tqdm

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from minidiff.files import ROOTS, asset
+from minidiff.files import ROOTS, asset, whole
 from minidiff.formats import diffusers_folder, json_files
 from minidiff.formats.hub import find
 from minidiff.formats.json_files import about, read_json
@@ -35,7 +35,7 @@ def find_model(name: str | Path) -> Path:
         why = "a pickle, which can run any program" if path.suffix in PICKLES else "one file"
         raise UserError(f"{path} is {why}: minidiff reads folders in diffusers' layout, with safetensors in them")
     hint = " (or a folder with a model, or an id on huggingface.co)"
-    return find(name, models(), "model", hint, diffusers_folder.fetch)
+    return whole(find(name, models(), "model", hint, diffusers_folder.fetch))
 
 
 def read(folder: Path, device: torch.device, dtype: torch.dtype | None = None) -> tuple:

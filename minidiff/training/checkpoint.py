@@ -125,7 +125,7 @@ class RunFolder:
                 write_tensors(part / FILE.format(step), tensors(self.nets, self.optimizer), {"about": about})
         except OSError as error:
             last = f"the last one is of step {self.saved}" if self.saved >= 0 else "there is none yet"
-            raise OSError(f"cannot keep a checkpoint in {self.folder} ({error.strerror or error}): {last}") from error
+            raise OSError(f"cannot keep a checkpoint in {self.folder} ({error}): {last}") from error
         self.saved, self.saved_at = step, time.monotonic()
         for path in checkpoints(self.folder)[:-KEPT]:
             path.unlink()

@@ -29,8 +29,5 @@ def pytest_terminal_summary(terminalreporter):
                 tried[file] += value[0]
                 refused[file] += value[1]
     for file in tried:
-        terminalreporter.write_line(f"{file}: {tried[file]} bad inputs, {refused[file]} refused, the others harmless")
-    if tried:
-        terminalreporter.write_line(
-            f"bad inputs: {tried.total()}, and none that was executed, left a file or a traceback"
-        )
+        counts = f"{tried[file]} bad inputs, {refused[file]} refused, the others taken"
+        terminalreporter.write_line(f"{file}: {counts}")

@@ -40,7 +40,9 @@ def test_sample(trial, args, says):
     trial.refused("sample", "7", *args, *out, says=says)
 
 
-@pytest.mark.parametrize("prompt", ["", " ", "\0", "\x1b[", "x" * 10**6, "7 " * 10**5, "\udcff", "\u202ex", "a cat"])
+@pytest.mark.parametrize(
+    "prompt", ["", " ", "\0", "\x1b[", "x" * 10**6, "7 " * 10**5, "\udcff", "\u202ex", "a cat", "--\x1b[2J"]
+)
 def test_prompts(trial, prompt):
     trial.refused("sample", prompt, "--out", "x.png")
 
