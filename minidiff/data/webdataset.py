@@ -191,10 +191,8 @@ def read_tar(shard: str, problems: list[tuple[str, str, str]]) -> Iterator[tuple
                 if len(files[ending]) < member.size:
                     del files[ending]
                     raise tarfile.ReadError("unexpected end of data")
-            content.seek(tar.offset)
-            if any(
-                content.read(1 << 20)
-            ):  # tarfile ends, silently, at a header it cannot read; after the last come zeros
+            content.seek(tar.offset)  # tarfile ends, silently, at a header it cannot read; after the last come zeros
+            if any(content.read(1 << 20)):
                 problems.append((shard, "", "the shard is broken: it goes on after what can be read"))
     except Exception as error:  # tarfile raises many kinds for numbers that are wrong
         why = getattr(error, "strerror", None) or error
