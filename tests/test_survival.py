@@ -19,8 +19,8 @@ from minidiff.cli.main import main
 from minidiff.cli.progress import follow, on_stop
 from minidiff.files import read_tensors, write_tensors
 from minidiff.registry import UserError
-from minidiff.training import OptimConfig, checkpoint, optimise, read_log
-from minidiff.training.checkpoint import alone, checkpoints, header, whole
+from minidiff.training import OptimConfig, checkpoint, optimise
+from minidiff.training.checkpoint import alone, checkpoints, header, read_log, whole
 from minidiff.training.recipe import RECIPES, Recipe, reported
 from minidiff.training.recipes.clip import batches as clip_batches
 
