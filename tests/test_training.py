@@ -131,6 +131,11 @@ def test_fused_adamw_counts_where_its_parameters_are(digits, tmp_path, fused, wh
     assert {state["exp_avg"].device.type for state in optimizer.state.values()} == {"meta"}
 
 
+def test_a_batch_has_no_more_parts_than_images(digits):
+    with pytest.raises(ValueError, match="^accumulate must be at most the batch, 16, got 17$"):
+        run(digits, TrainConfig(accumulate=17))
+
+
 def test_graphs_need_compile_and_a_batch_in_one_part():
     with pytest.raises(ValueError, match="^graphs needs compile"):
         TrainConfig(graphs=True)

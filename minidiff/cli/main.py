@@ -50,7 +50,7 @@ def is_ruler(line: str) -> bool:
 
 def fail(message: str, status: int = 2) -> None:
     if int(os.environ.get("RANK", 0)):  # of several processes: what fails in all of them, the first one says
-        time.sleep(2)
+        time.sleep(10)
     print(f"minidiff: {one_line(message)}", file=sys.stderr)
     sys.exit(status)
 

@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+from minidiff.files import made_folder
 from minidiff.registry import UserError
 
 
@@ -17,14 +18,14 @@ def fetch(url: str, path: str | Path, size: int, sha256: str) -> Path:
     path = Path(path)
     by_hand = f"try again, or put {path.name} into the folder {path.parent} by hand"
     try:
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if (free := shutil.disk_usage(path.parent).free) < size:
-                raise OSError(f"it needs {size / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are free")
-            pooch.get_logger().setLevel("WARNING")
-            http = pooch.HTTPDownloader(progressbar=True, chunk_size=1 << 18, timeout=30)
-            pooch.retrieve(url, f"sha256:{sha256}", path.name, path.parent, downloader=http)
-            path.chmod(0o644)  # the temporary file was private
+        with made_folder(path.parent):
+            if not path.exists():
+                if (free := shutil.disk_usage(path.parent).free) < size:
+                    raise OSError(f"it needs {size / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are free")
+                pooch.get_logger().setLevel("WARNING")
+                http = pooch.HTTPDownloader(progressbar=True, chunk_size=1 << 18, timeout=30)
+                pooch.retrieve(url, f"sha256:{sha256}", path.name, path.parent, downloader=http)
+                path.chmod(0o644)  # the temporary file was private
         found = path.stat().st_size  # first: a file that has it ends
         digest = pooch.file_hash(str(path)) if found == size else "not computed"
     except RequestException as error:

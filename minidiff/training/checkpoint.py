@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from minidiff.files import read_tensors, write_tensors
+from minidiff.files import made_folder, read_tensors, write_tensors
 from minidiff.registry import UserError
 from minidiff.training.distributed import is_first, of_first
 
@@ -36,23 +36,19 @@ def alone(folder: Path) -> Iterator[None]:
         return
     if not checkpoints(folder) and any((folder / name).exists() for name in (*LAST, "model.safetensors")):
         raise UserError(f"{folder} holds a model, and no run that could be resumed: {ELSE}")
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
     lock, holder = FileLock(folder / ".lock"), folder / ".pid"
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise UserError(f"process {holder.read_text()} is training in {folder}: choose another folder") from None
-    try:
-        holder.write_text(str(os.getpid()))
-        yield
-    finally:
-        holder.unlink(missing_ok=True)
-        lock.release()
-        (folder / ".lock").unlink(missing_ok=True)
-        with suppress(OSError):  # one is not empty
-            for path in made:
-                path.rmdir()
+    with made_folder(folder):
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise UserError(f"process {holder.read_text()} is training in {folder}: choose another folder") from None
+        try:
+            holder.write_text(str(os.getpid()))
+            yield
+        finally:
+            holder.unlink(missing_ok=True)
+            lock.release()
+            (folder / ".lock").unlink(missing_ok=True)
 
 
 @contextmanager

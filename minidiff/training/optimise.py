@@ -108,6 +108,8 @@ def optimise(
     head = next(batches := iter(batches))
     first = [each for each in drawn(head, 0) if each is not None]
     size = len(first[0])
+    if config.accumulate > size:
+        raise UserError(f"accumulate must be at most the batch, {size}, got {config.accumulate}")
     mine = range(size)[my_rows(size)] if is_first() else ()
     means = [[float(each[row].double().mean()) for each in first] for row in mine]
     noted = {"batch": size, "fingerprint": means, "versions": {"minidiff": __version__, "torch": torch.__version__}}
