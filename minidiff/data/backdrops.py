@@ -34,8 +34,12 @@ def backdrop(name: str) -> Tensor:
 @register(PLACES)
 def grass(generator: Generator) -> Tensor:
     sky = _fade((112, 190, 246), (214, 238, 252), Y / 0.6)
-    far = _over(sky, _fade((164, 212, 112), (134, 194, 92), (Y - 0.5) / 0.2), _below(_hills(0.56, 0.05, 1.1, generator)))
-    return _over(far, _fade((122, 200, 74), (72, 158, 58), (Y - 0.62) / 0.38), _below(_hills(0.68, 0.04, 0.8, generator)))
+    far = _over(
+        sky, _fade((164, 212, 112), (134, 194, 92), (Y - 0.5) / 0.2), _below(_hills(0.56, 0.05, 1.1, generator))
+    )
+    return _over(
+        far, _fade((122, 200, 74), (72, 158, 58), (Y - 0.62) / 0.38), _below(_hills(0.68, 0.04, 0.8, generator))
+    )
 
 
 @register(PLACES)
@@ -61,8 +65,12 @@ def desert(generator: Generator) -> Tensor:
     sky = _fade((248, 206, 140), (255, 240, 206), Y / 0.6)
     x, y, _ = _random(generator, 3).tolist()
     sky = _over(sky, _flat(255, 252, 236), _disc(0.15 + 0.7 * x, 0.12 + 0.1 * y, 0.085))
-    far = _over(sky, _fade((236, 180, 106), (226, 164, 90), (Y - 0.5) / 0.2), _below(_hills(0.56, 0.06, 1.0, generator)))
-    return _over(far, _fade((222, 154, 78), (196, 122, 58), (Y - 0.65) / 0.35), _below(_hills(0.72, 0.06, 0.7, generator)))
+    far = _over(
+        sky, _fade((236, 180, 106), (226, 164, 90), (Y - 0.5) / 0.2), _below(_hills(0.56, 0.06, 1.0, generator))
+    )
+    return _over(
+        far, _fade((222, 154, 78), (196, 122, 58), (Y - 0.65) / 0.35), _below(_hills(0.72, 0.06, 0.7, generator))
+    )
 
 
 @register(PLACES)
@@ -70,8 +78,12 @@ def snow(generator: Generator) -> Tensor:
     sky = _fade((150, 186, 226), (216, 230, 246), Y / 0.6)
     for x, y, size in _random(generator, 10, 3).tolist():
         sky = _over(sky, _flat(255, 255, 255), _disc(0.03 + 0.94 * x, 0.03 + 0.5 * y, 0.013 + 0.008 * size))
-    far = _over(sky, _fade((226, 236, 250), (206, 220, 242), (Y - 0.55) / 0.2), _below(_hills(0.6, 0.06, 1.2, generator)))
-    return _over(far, _fade((255, 255, 255), (226, 236, 248), (Y - 0.7) / 0.3), _below(_hills(0.72, 0.04, 0.8, generator)))
+    far = _over(
+        sky, _fade((226, 236, 250), (206, 220, 242), (Y - 0.55) / 0.2), _below(_hills(0.6, 0.06, 1.2, generator))
+    )
+    return _over(
+        far, _fade((255, 255, 255), (226, 236, 248), (Y - 0.7) / 0.3), _below(_hills(0.72, 0.04, 0.8, generator))
+    )
 
 
 @register(PLACES)
@@ -104,7 +116,7 @@ def _hills(height: float, rise: float, waves: float, generator: Generator) -> Te
 
 
 def _below(edge: Tensor) -> Tensor:
-    return (Y > edge).float()
+    return (edge < Y).float()
 
 
 def _disc(x: float, y: float, radius: float) -> Tensor:

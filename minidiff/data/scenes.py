@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, partial
 from itertools import count, product
 
@@ -137,7 +137,26 @@ def caption(scene: Scene, way: int = 0) -> str:
     )  # fmt: skip
 
 
-FILLING = "a an the of on in at by to and with is style picture background drawn large big".split()
+FILLING = [
+    "a",
+    "an",
+    "the",
+    "of",
+    "on",
+    "in",
+    "at",
+    "by",
+    "to",
+    "and",
+    "with",
+    "is",
+    "style",
+    "picture",
+    "background",
+    "drawn",
+    "large",
+    "big",
+]
 OTHER_WORDS = {"tiny": "small", "little": "small", "grey": "gray", "beach": "sea", "snowy": "snow", "meadow": "grass"}
 SIDES = {
     "left": "left of", "right": "right of", "above": "above", "over": "above", "below": "below", "under": "below",
@@ -171,6 +190,21 @@ def _one(prompt: str, words: list[str], known: Sequence[str]) -> str | None:
     if len(found) > 1:
         raise UserError(f'"{prompt}" names {" and ".join(found)}: name one')
     return found[0] if found else None
+
+
+MIRRORED = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
+
+
+def true_of(said: Scene, shown: Scene) -> bool:
+    """Is what is said true of a picture that shows this? What is left open is; and a fox left of an owl is an owl right of it."""
+    if {said.thing, said.other} != {shown.thing, shown.other} or said.size != shown.size:
+        return False
+    if said.backdrop not in (None, shown.backdrop) or said.style not in (None, shown.style):
+        return False
+    if said.relation == "next to":
+        return shown.relation in ("left of", "right of")
+    same = said.relation if said.thing == shown.thing else MIRRORED.get(said.relation or "", said.relation)
+    return same in (None, "and", shown.relation)
 
 
 # --- what is held out ------------------------------------------------------------------------------------------------
@@ -212,7 +246,7 @@ def _levels() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def scene_levels(numbers: np.ndarray) -> np.ndarray:
-    """The highest level among a scene's pairs, backdrops and styles, (N, 3), for rows of (thing, other, backdrop, style)."""
+    """The highest level among a scene's pairs, backdrops and styles, (N, 3), for rows as `_numbers` gives them."""
     thing, other, back, style = numbers.T
     pairs, backs, styles = _levels()
     one, two = ((backs[which, back], styles[which, style]) for which in (thing, other))
@@ -221,10 +255,16 @@ def scene_levels(numbers: np.ndarray) -> np.ndarray:
 
 def scene_split(scene: Scene) -> str | None:
     """The split of a scene with nothing left open; None where several kinds of it are held out."""
-    row = [things().index(scene.thing), -1 if scene.other is None else things().index(scene.other)]
-    row += [BACKDROPS.index(scene.backdrop or ""), STYLES.index(scene.style or "")]
-    levels = scene_levels(np.array([row]))
+    levels = scene_levels(_numbers([scene]))
     return next((split for split, holds in SPLITS.items() if holds(levels)[0]), None)
+
+
+def _numbers(scenes: Sequence[Scene]) -> np.ndarray:
+    """(thing, other or -1, backdrop, style) of scenes with nothing left open, (N, 4)."""
+    known = [{name: k for k, name in enumerate(names)} for names in (things(), things(), BACKDROPS, STYLES)]
+    known[1][None] = -1
+    said = ((scene.thing, scene.other, scene.backdrop, scene.style) for scene in scenes)
+    return np.array([[place[word] for place, word in zip(known, words, strict=True)] for words in said])
 
 
 # --- pictures --------------------------------------------------------------------------------------------------------
@@ -283,83 +323,63 @@ def compose(backs: Tensor, front: Tensor, corners: Tensor, device: torch.device 
 
 def draw(scenes: Sequence[Scene], rng: np.random.Generator, device: torch.device | str = "cpu") -> Tensor:
     """Pictures of scenes with nothing left open, (N, 3, 64, 64) in [-1, 1]; rng places the things and picks the hills."""
-    numbers = np.array([[things().index(scene.thing), -1 if scene.other is None else things().index(scene.other),
-                         BACKDROPS.index(scene.backdrop or ""), STYLES.index(scene.style or "")]
-                        for scene in scenes]).reshape(-1, 4)  # fmt: skip
-    small = np.array([scene.size == "small" for scene in scenes], dtype=bool)
-    relations = np.array([list(RELATIONS).index(scene.relation or "and") for scene in scenes], dtype=int)
-    return _draw(numbers, small, relations, rng, device)
-
-
-def _draw(numbers: np.ndarray, small: np.ndarray, relations: np.ndarray, rng: np.random.Generator, device) -> Tensor:
-    """numbers: rows of (thing, other or -1, backdrop, style). relations: their place in RELATIONS, one of the first four."""
-    thing, other, back, style = numbers.T
-    alone = other < 0
+    thing, other, back, style = _numbers(scenes).T
+    alone, sizes = other < 0, len(SIZES)
+    small = np.array([scene.size == "small" for scene in scenes]) | ~alone
     starts = np.array(_backdrops_on(torch.device("cpu"))[1])
-    variant = starts[back] + (rng.random(len(numbers)) * (starts[back + 1] - starts[back])).astype(int)
-    small = small | ~alone
-    sizes = len(SIZES)
+    variants = starts[back] + (rng.random(len(back)) * (starts[back + 1] - starts[back])).astype(int)
     front = np.stack([thing, other], axis=1) * len(STYLES) * sizes + (style * sizes + small)[:, None]
     front[alone, 1] = len(things()) * len(STYLES) * sizes  # the empty one
-    corners = torch.from_numpy(_corners(small, alone, relations, rng))
-    return compose(torch.from_numpy(variant), torch.from_numpy(front), corners, device)
+    corners = _corners(small, [scene.relation for scene in scenes], rng)
+    return compose(torch.from_numpy(variants), torch.from_numpy(front), torch.from_numpy(corners), device)
 
 
-def _corners(small: np.ndarray, alone: np.ndarray, relations: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The top left of each thing and the other one, (N, 2, 2), as row and column: inside the picture, never overlapping."""
+def _corners(small: np.ndarray, relations: Sequence[str | None], rng: np.random.Generator) -> np.ndarray:
+    """The top left of the thing and the other one, (N, 2, 2), as row and column: inside the picture, never overlapping."""
+    u = rng.random((len(small), 4))
     wide = np.where(small, SIZES["small"], SIZES["large"])
     free = SIDE - 2 * MARGIN - wide  # how far a thing can move
-    u = rng.random((len(wide), 4))
     single = MARGIN + np.rint((0.15 + 0.7 * u[:, :2]) * free[:, None])  # rather in the middle
-    # two things: along the line of their relation they share what is left; across it they are nearly level
+    # Two things share what is left along the line of their relation, and are nearly level across it.
     left = SIDE - 2 * MARGIN - 2 * SIZES["small"]
     begin = MARGIN + np.rint(u[:, 0] * left * 0.5)
     end = begin + SIZES["small"] + np.rint(u[:, 1] * (left + MARGIN - begin))
     across = MARGIN + np.rint((0.2 + 0.6 * u[:, 2]) * free)
-    apart = np.rint((u[:, 3] - 0.5) * 6)
-    pair = np.stack([np.stack([across, begin], 1), np.stack([across + apart, end], 1)], axis=1)  # the first is left
-    upright = relations >= 2  # above, below
+    pair = np.stack([across, begin, across + np.rint((u[:, 3] - 0.5) * 6), end], axis=1).reshape(-1, 2, 2)  # left of
+    upright, second = (np.isin(relations, names) for names in (("above", "below"), ("right of", "below")))
     pair[upright] = pair[upright][:, :, ::-1]
-    second = relations % 2 == 1  # right of, below
     pair[second] = pair[second][:, ::-1]
+    alone = np.array([relation is None for relation in relations])
     return np.where(alone[:, None, None], single[:, None], pair).astype(np.int64)
 
 
-ALONE, SMALL, BARE, OPEN_STYLE, OPEN_SIDE = 0.4, 0.3, 0.1, 0.3, 0.25  # how often a scene is so
-
-
-def _random_scenes(n: int, split: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """n scenes of a split as `_draw` takes them; those that are not in it are drawn again."""
-    numbers = np.zeros((n, 4), dtype=int)
-    todo = np.arange(n)
-    while len(todo):
-        thing, other = rng.integers(len(things()), size=(2, len(todo)))
-        other = np.where(rng.random(len(todo)) < ALONE, -1, other)
-        drawn = [thing, other, rng.integers(len(BACKDROPS), size=len(todo)), rng.integers(len(STYLES), size=len(todo))]
-        numbers[todo] = np.stack(drawn, axis=1)
-        fits = SPLITS[split](scene_levels(numbers[todo])) & (thing != other)
-        todo = todo[~fits]
-    return numbers, rng.random(n) < SMALL, rng.integers(4, size=n)
+ALONE, SMALL = 0.4, 0.3  # of the scenes that are drawn
+NO_BACKDROP, NO_STYLE, NO_SIDE = 0.1, 0.3, 0.25  # how often a caption leaves it open
 
 
 def scenes(n: int, split: str = "train", seed: int = 0, step: int = 0, device: torch.device | str = "cpu") -> Scenes:
     """n random scenes of one split, in random words. The same for the same seed and step. Raises UserError."""
     rng = random_numbers(seed, split, SPLITS, step, n)
-    numbers, small, relations = _random_scenes(n, split, rng)
-    images = _draw(numbers, small, relations, rng, device)
-    u, ways = rng.random((n, 3)), rng.integers(WAYS, size=n).tolist()
-    names, sides, said, shown = things(), list(RELATIONS), [], []
-    for row, tiny, side, (bare, styled, placed) in zip(numbers.tolist(), small, relations, u, strict=True):
-        thing, other, back, style = row
-        two = {"other": names[other], "relation": sides[side]} if other >= 0 else {"size": "small" if tiny else "large"}
-        shown.append(Scene(names[thing], **two, backdrop=BACKDROPS[back], style=STYLES[style]))
-        left_open = {"backdrop": None} if bare < BARE else {}
-        left_open |= {"style": None} if styled < OPEN_STYLE else {}
-        if other >= 0 and placed < OPEN_SIDE:
-            beside = sides[side] in ("left of", "right of") and placed < OPEN_SIDE / 2
-            left_open["relation"] = "next to" if beside else "and"
-        said.append(replace(shown[-1], **left_open))
-    return Scenes(images, [caption(scene, way) for scene, way in zip(said, ways, strict=True)], said, shown)
+    names, numbers, todo = things(), np.zeros((n, 4), dtype=int), np.arange(n)
+    while len(todo):  # those that are not in the split are drawn again
+        most = (len(names), len(names), len(BACKDROPS), len(STYLES))
+        drawn = np.stack([rng.integers(high, size=len(todo)) for high in most], axis=1)
+        drawn[rng.random(len(todo)) < ALONE, 1] = -1
+        numbers[todo] = drawn
+        todo = todo[~(SPLITS[split](scene_levels(drawn)) & (drawn[:, 0] != drawn[:, 1]))]
+    said, shown = [], []
+    draws = zip(numbers.tolist(), rng.integers(4, size=n).tolist(), rng.random((n, 4)).tolist(), strict=True)
+    for (thing, other, back, style), side, (u, v, w, x) in draws:
+        relation = None if other < 0 else list(RELATIONS)[side]
+        two = names[other] if relation else None
+        size = "small" if u < SMALL and not relation else "large"
+        shown.append(Scene(names[thing], two, relation, size, BACKDROPS[back], STYLES[style]))
+        if relation and v < NO_SIDE:
+            relation = "next to" if side < 2 and v < NO_SIDE / 2 else "and"
+        backdrop, look = None if w < NO_BACKDROP else BACKDROPS[back], None if x < NO_STYLE else STYLES[style]
+        said.append(Scene(names[thing], two, relation, size, backdrop, look))
+    captions = [caption(scene, way) for scene, way in zip(said, rng.integers(WAYS, size=n).tolist(), strict=True)]
+    return Scenes(draw(shown, rng, device), captions, said, shown)
 
 
 def scene_batches(
@@ -371,6 +391,8 @@ def scene_batches(
 
 DATASETS["scenes"] = Dataset(
     lambda split, folder=None: scenes(2000, split),
-    lambda: f"{len(things())} things in {len(STYLES)} styles and {len(BACKDROPS)} backdrops with captions, composed on demand",
+    lambda: (
+        f"{len(things())} things in {len(STYLES)} styles and {len(BACKDROPS)} backdrops with captions, composed on demand"
+    ),
     (3, SIDE, SIDE),
 )
