@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from minidiff.data.scenes import SIDE, scene_batches
+from minidiff.device import pick_device
 from minidiff.files import asset
 from minidiff.formats.clip import load_clip
 from minidiff.formats.model_config import ModelConfig
@@ -30,11 +31,14 @@ SCENES = ModelConfig(
 
 @torch.no_grad()
 def encoded(batch: int, seed: int, _: Any = None) -> Iterator[tuple[Tensor, Tensor]]:
-    """Latents (B, c, h, w), the posteriors' means, and the captions' states (B, L, D); without end."""
-    vae, (clip, tokenizer) = load_vae(asset(VAE)), load_clip(READER)
-    for scenes in scene_batches(batch, seed=seed):
-        with torch.no_grad():  # a generator's decorator does not reach beyond its first `yield`
-            yield vae.encode(scenes.images), clip.text_model(tokenizer(scenes.captions))
+    """Latents (B, c, h, w), the posteriors' means, and the captions' states (B, L, D), without end, on the CPU.
+
+    They are drawn and encoded on the best device there is: a GPU is not fed by one core.
+    """
+    device = pick_device(None)
+    vae, (clip, tokenizer) = load_vae(asset(VAE), device), load_clip(READER, device)
+    for scenes in scene_batches(batch, seed=seed, device=device):
+        yield vae.encode(scenes.images).cpu(), clip.text_model(tokenizer(scenes.captions).to(device)).cpu()
 
 
 RECIPES["scenes"] = DenoiserRecipe(
