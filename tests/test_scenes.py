@@ -34,8 +34,8 @@ from minidiff.data.scenes import (
 )  # fmt: skip
 from minidiff.files import asset
 from minidiff.registry import UserError
-from minidiff.training.recipes.clip_scenes import also_true
-from minidiff.training.recipes.clip_scenes import batches as clip_batches
+from minidiff.training.recipes.clip_scenes import also_true, batches as clip_batches
+from minidiff.training.recipes.vae import CROP, squares
 
 CPU = torch.device("cpu")
 
@@ -233,6 +233,16 @@ def test_what_is_said_is_true_and_of_a_twin_it_is_not_unless_it_leaves_that_open
         assert true_of(said, shown)
         assert bool(true[k, (k + 32) % 64]) == (said.relation in ("and", "next to"))
         assert scene_split(shown) == "train"
+
+
+def test_the_vae_sees_squares_of_its_scenes():
+    first, again = squares(4, seed=1), squares(4, seed=1)
+    next(first), next(again)
+    square, whole = next(first), scenes(4, seed=1, step=2).images
+    assert torch.equal(square, next(again)) and square.shape == (4, 3, CROP, CROP)
+    for cut, image in zip(square, whole, strict=True):
+        places = image.unfold(1, CROP, 1).unfold(2, CROP, 1)  # (3, H, W, CROP, CROP)
+        assert (places == cut[:, None, None]).all(dim=(0, 3, 4)).any()
 
 
 def test_scenes_that_cannot_be_are_refused():

@@ -13,7 +13,9 @@ from minidiff.training.recipe import RECIPES
 from minidiff.training.recipes.contrastive import ClipRecipe, small_clip
 
 CLIP_SCENES = small_clip(length=32, size=64)
-CLIP_SCENES = replace(CLIP_SCENES, vision=replace(CLIP_SCENES.vision, patch=16))  # with patches of 8: three times as slow
+CLIP_SCENES = replace(
+    CLIP_SCENES, vision=replace(CLIP_SCENES.vision, patch=16)
+)  # with patches of 8: three times as slow
 LOT, RUN = 4, 16  # half batches drawn at once; scenes of neighbouring things in a batch
 OTHER = {
     "left of": "right of",

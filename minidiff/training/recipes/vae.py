@@ -45,18 +45,18 @@ def vae_loss(vae: VAE, x: Tensor, noise: Tensor, kl_weight: float = KL_WEIGHT, m
 
 def train_vae(
     folder: Path, device: torch.device, batches: Iterable[Tensor], config: OptimConfig, model: VAEConfig = EMOJI_VAE,
-    kl_weight: float = KL_WEIGHT, more: Term | None = None,
+    kl_weight: float = KL_WEIGHT, more: Term | None = None, zero: bool = False,
 ) -> Run:  # fmt: skip
     """Train a VAE on images (B, C, H, W) in [-1, 1] and write it to `folder`; a run that was stopped is resumed.
 
     batches: from the first step on, the same at every call. At the end the scaling factor is measured on the next 64
-    and kept in the config.
+    and kept in the config. zero: each block begins as its shortcut.
     """
     torch.manual_seed(config.seed)
     vae = VAE(replace(model, scaling=1.0)).to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # not in torch's stubs
     for part in vae.modules():
-        if isinstance(part, ResBlock):
-            nn.init.zeros_(part.conv2.weight)  # each block begins as its shortcut: that is learned faster
+        if zero and isinstance(part, ResBlock):
+            nn.init.zeros_(part.conv2.weight)
     batches = iter(batches)
 
     def examples(x: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
@@ -76,8 +76,13 @@ def train_vae(
 
 @dataclass(frozen=True, kw_only=True)
 class VAERecipe(Recipe):
+    """On scenes. PSNR of validation scenes after 38 seconds of one core: 11.9 dB on whole images, 14.6 on squares.
+
+    After 115 seconds, on squares: 16.8 dB, and 19.5 where each block begins as its shortcut (one seed each).
+    """
+
     def run(self, folder: Path, device: torch.device, config: OptimConfig, batch: int) -> Run:
-        return train_vae(folder, device, squares(batch, config.seed), config, SCENES_VAE, kl_weight=1e-3)
+        return train_vae(folder, device, squares(batch, config.seed), config, SCENES_VAE, kl_weight=1e-3, zero=True)
 
 
 def squares(batch: int, seed: int, side: int = CROP) -> Iterator[Tensor]:
