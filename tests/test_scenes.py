@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from minidiff.data import scenes as module
-from minidiff.data.backdrops import COLORS, PLACES, SIDE, VARIANTS, backdrop
+from minidiff.data.backdrops import COLORS, PHRASES, PLACES, SIDE, VARIANTS, backdrop
 from minidiff.data.scenes import (
     BACKDROPS,
     RELATIONS,
@@ -126,6 +126,7 @@ def test_a_thing_alone_is_inside_and_its_size_is_seen():
 
 
 def test_plain_colours_are_plain_and_places_differ():
+    assert PHRASES.keys() == PLACES.keys()
     for name in COLORS:
         assert (backdrop(name) == backdrop(name)[:, :, :1, :1]).all()
     places = {name: backdrop(name) for name in PLACES}
@@ -191,6 +192,8 @@ def test_other_words_are_read_too(prompt, scene):
         ("a fox and a fox", "one or two different things"),
         ("a fox in the snow at night", "night and snow|snow and night"),
         ("a noto fox, fluent style", "noto and fluent"),
+        ("a small big fox", "small and large"),
+        ("a large fox and an owl", "room for two small ones"),
     ],
 )
 def test_what_cannot_be_read_is_named(prompt, says):

@@ -17,6 +17,10 @@ COLORS = {  # RGB, 0 to 255
     "orange": (255, 168, 88), "yellow": (255, 225, 110), "green": (132, 204, 128), "blue": (116, 178, 244),
     "purple": (172, 140, 228), "pink": (255, 186, 208),
 }  # fmt: skip
+PHRASES = {  # where a scene is
+    "grass": "on grass", "night": "at night", "sea": "by the sea", "desert": "in the desert", "snow": "in the snow",
+    "sunset": "at sunset",
+}  # fmt: skip
 PLACES: dict[str, Callable[[Generator], Tensor]] = {}  # name: a picture (3, H, W) from 0 to 255 for random numbers
 
 _line = torch.linspace(0, 1, SIDE * FINE)

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from minidiff.data.backdrops import COLORS, PLACES, SIDE, backdrop
+from minidiff.data.backdrops import COLORS, PHRASES, PLACES, SIDE, backdrop
 from minidiff.data.dataset import DATASETS, Dataset, random_numbers
 from minidiff.files import asset
 from minidiff.registry import UserError
@@ -112,10 +112,6 @@ def at(name: str) -> str:
     return f"on {with_article(name)} background" if name in COLORS else PHRASES[name]
 
 
-PHRASES = {"grass": "on grass", "night": "at night", "sea": "by the sea", "desert": "in the desert",
-           "snow": "in the snow", "sunset": "at sunset"}  # fmt: skip
-
-
 def caption(scene: Scene, way: int = 0) -> str:
     """The scene in words, in one of WAYS: "a fox left of a mushroom at night, noto style". Raises UserError."""
     if not 0 <= way < WAYS:
@@ -137,27 +133,12 @@ def caption(scene: Scene, way: int = 0) -> str:
     )  # fmt: skip
 
 
-FILLING = [
-    "a",
-    "an",
-    "the",
-    "of",
-    "on",
-    "in",
-    "at",
-    "by",
-    "to",
-    "and",
-    "with",
-    "is",
-    "style",
-    "picture",
-    "background",
-    "drawn",
-    "large",
-    "big",
-]
-OTHER_WORDS = {"tiny": "small", "little": "small", "grey": "gray", "beach": "sea", "snowy": "snow", "meadow": "grass"}
+FILLING = {
+    "a", "an", "the", "of", "on", "in", "at", "by", "to", "and", "with", "is", "style", "picture", "background", "drawn",
+}  # fmt: skip
+OTHER_WORDS = {
+    "tiny": "small", "little": "small", "big": "large", "grey": "gray", "beach": "sea", "snowy": "snow", "meadow": "grass",
+}  # fmt: skip
 SIDES = {
     "left": "left of", "right": "right of", "above": "above", "over": "above", "below": "below", "under": "below",
     "next": "next to", "beside": "next to",
@@ -171,15 +152,17 @@ def read_scene(prompt: str) -> Scene:
     longest_first = "|".join(sorted(things(), key=len, reverse=True))  # "palm tree" before "tree"
     named = list(re.finditer(f"(?<= )(?:{longest_first})(?= )", text))
     rest = re.sub(f"(?<= )(?:{longest_first})(?= )", "", text).split()
-    understood = {*FILLING, *SIDES, *STYLES, *BACKDROPS, "small"}
+    understood = {*FILLING, *SIDES, *SIZES, *STYLES, *BACKDROPS}
     if unknown := [word for word in dict.fromkeys(rest) if word not in understood]:
         raise UserError(f'"{", ".join(unknown)}" in "{prompt}": scenes know no such word')
     if not 1 <= len(named) <= 2 or len({match[0] for match in named}) < len(named):
         found = ", ".join(match[0] for match in named) or "none"
         raise UserError(f'"{prompt}" must name one or two different things; found: {found}')
-    backdrop, style = (_one(prompt, rest, known) for known in (BACKDROPS, STYLES))
+    backdrop, style, size = (_one(prompt, rest, known) for known in (BACKDROPS, STYLES, tuple(SIZES)))
     if len(named) == 1:
-        return Scene(named[0][0], size="small" if "small" in rest else "large", backdrop=backdrop, style=style)
+        return Scene(named[0][0], size=size or "large", backdrop=backdrop, style=style)
+    if size == "large":
+        raise UserError(f'"{prompt}" names a large thing and another one: there is room for two small ones')
     between = text[named[0].end() : named[1].start()].split()
     relation = _one(prompt, [SIDES[word] for word in between if word in SIDES], tuple(SIDES.values())) or "and"
     return Scene(named[0][0], named[1][0], relation, backdrop=backdrop, style=style)
