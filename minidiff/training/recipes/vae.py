@@ -76,9 +76,10 @@ def train_vae(
 
 @dataclass(frozen=True, kw_only=True)
 class VAERecipe(Recipe):
-    """On scenes. PSNR of validation scenes after 38 seconds of one core: 11.9 dB on whole images, 14.6 on squares.
+    """On scenes. PSNR of 192 validation scenes, one seed each, on a busy core; short runs, not a full training.
 
-    After 115 seconds, on squares: 16.8 dB, and 19.5 where each block begins as its shortcut (one seed each).
+    After 38 seconds: 11.9 dB on whole images, 14.6 on squares. On squares, blocks that begin as shortcuts had 16.2 dB
+    after 97 steps and 18.5 after 149, still at a high rate; ordinary ones 15.1 after 124, with the rate down to 0.
     """
 
     def run(self, folder: Path, device: torch.device, config: OptimConfig, batch: int) -> Run:
