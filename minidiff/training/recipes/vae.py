@@ -1,23 +1,26 @@
 """The VAE: images are encoded to a few values near a standard normal distribution, and decoded again."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
-from minidiff.data import emoji_batches
+from minidiff.data.scenes import scene_batches
 from minidiff.formats.vae import save_vae
 from minidiff.networks import VAE, Posterior, VAEConfig
+from minidiff.networks.vae import ResBlock
 from minidiff.registry import UserError
 from minidiff.training.optimise import OptimConfig, optimise
 from minidiff.training.recipe import RECIPES, Recipe, Run, reported
 
 EMOJI_VAE = VAEConfig(channels=(16, 32, 64), layers=1, groups=8)  # 3 x 64 x 64 becomes 4 x 16 x 16
+SCENES_VAE = replace(EMOJI_VAE, latent_channels=8)
 KL_WEIGHT = 2e-2
+CROP = 32  # pixels of the squares that are cut out of scenes in training
 
 Term = Callable[[Tensor, Tensor], Tensor]  # (decoded, images) -> a scalar to add to the loss
 
@@ -42,15 +45,18 @@ def vae_loss(vae: VAE, x: Tensor, noise: Tensor, kl_weight: float = KL_WEIGHT, m
 
 def train_vae(
     folder: Path, device: torch.device, batches: Iterable[Tensor], config: OptimConfig, model: VAEConfig = EMOJI_VAE,
-    kl_weight: float = KL_WEIGHT, more: Term | None = None,
+    kl_weight: float = KL_WEIGHT, more: Term | None = None, zero: bool = False,
 ) -> Run:  # fmt: skip
     """Train a VAE on images (B, C, H, W) in [-1, 1] and write it to `folder`; a run that was stopped is resumed.
 
     batches: from the first step on, the same at every call. At the end the scaling factor is measured on the next 64
-    and kept in the config.
+    and kept in the config. zero: each block begins as its shortcut.
     """
     torch.manual_seed(config.seed)
     vae = VAE(replace(model, scaling=1.0)).to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # not in torch's stubs
+    for part in vae.modules():
+        if zero and isinstance(part, ResBlock):
+            nn.init.zeros_(part.conv2.weight)
     batches = iter(batches)
 
     def examples(x: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
@@ -72,15 +78,31 @@ def train_vae(
 
 @dataclass(frozen=True, kw_only=True)
 class VAERecipe(Recipe):
+    """On scenes. PSNR of 192 validation scenes, one seed each, on a busy core; short runs, not a full training.
+
+    After 38 seconds: 11.9 dB on whole images, 14.6 on squares. On squares, blocks that begin as shortcuts had 16.2 dB
+    after 97 steps and 18.5 after 149, still at a high rate; ordinary ones 15.1 after 124, with the rate down to 0.
+    """
+
     def run(self, folder: Path, device: torch.device, config: OptimConfig, batch: int) -> Run:
-        return train_vae(folder, device, (each.images for each in emoji_batches(batch, seed=config.seed)), config)
+        return train_vae(folder, device, squares(batch, config.seed), config, SCENES_VAE, kl_weight=1e-3, zero=True)
+
+
+def squares(batch: int, seed: int, side: int = CROP) -> Iterator[Tensor]:
+    """A random square of each scene, (B, 3, side, side): four times as many pictures in the same time."""
+    for step, scenes in enumerate(scene_batches(batch, seed=seed)):
+        generator = Generator().manual_seed(1_000_003 * seed + step)
+        corners = torch.randint(1 + scenes.images.shape[-1] - side, (batch, 2), generator=generator).tolist()
+        yield torch.stack(
+            [x[:, top:, left:][:, :side, :side] for x, (top, left) in zip(scenes.images, corners, strict=True)]
+        )
 
 
 RECIPES["vae"] = VAERecipe(
-    about="the autoencoder in whose latents emoji are generated",
+    about="the autoencoder in whose latents scenes are generated",
     after="what it keeps: python benchmarks/vae.py --vae {folder}",
     batch=16,
-    train=OptimConfig(steps=9000),
+    train=OptimConfig(steps=9000, lr=3e-3, save_every=100),
 )
 
 
