@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from minidiff.course.checks.exercise import Bug, Exercise, noise
+from minidiff.course.checks.exercise import Bug, exercise
 
 # Pixels for a network -----------------------------------------------------------------------
 
@@ -14,13 +14,10 @@ def to_model(pixels: Tensor) -> Tensor:
     return pixels.double() / 127.5 - 1
 
 
-l01_to_model = Exercise(
-    "to_model",
+exercise(
+    "l01_to_model",
     to_model,
-    lambda: [
-        ("black, gray and white, as bytes", (torch.tensor([0, 51, 102, 204, 255], dtype=torch.uint8),)),
-        ("a picture of one colour", (torch.full((2, 1, 2, 2), 153, dtype=torch.uint8),)),
-    ],
+    lambda d: (d.uniform(0, 255, *d.choose("shape", [(5,), (2, 3), d.sizes("B C H W")]), digits=0).to(torch.uint8),),
     (
         Bug(
             lambda pixels: pixels.double() / 255,
@@ -54,6 +51,7 @@ l01_to_model = Exercise(
             "three gray levels are left, like a bad photocopy.",
         ),
     ),
+    returns="a tensor of floats, in the shape of `pixels`",
 )
 
 
@@ -64,10 +62,10 @@ def one_step(x: Tensor, eps: Tensor, beta: float) -> Tensor:
     return math.sqrt(1 - beta) * x + math.sqrt(beta) * eps
 
 
-l01_one_step = Exercise(
-    "one_step",
+exercise(
+    "l01_one_step",
     one_step,
-    lambda: [(f"beta = {beta}", (noise(1, 1, 3, 3), noise(1, 1, 3, 3, seed=1), beta)) for beta in (0.25, 0.04, 0.7)],
+    lambda d: (*d.images(2), d.number_in("beta", 0, 1)),
     (
         Bug(
             lambda x, eps, beta: math.sqrt(1 - beta) * x + beta * eps,
@@ -108,6 +106,7 @@ l01_one_step = Exercise(
             "there is no visible effect, since -eps is as likely as eps. But the network is then taught the wrong sign.",
         ),
     ),
+    returns="a tensor of the shape of `x`, (B, C, H, W)",
 )
 
 
@@ -122,19 +121,10 @@ def add_noise(x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
     return _per_picture(alpha) * x0 + _per_picture(sigma) * eps
 
 
-def _add_noise_cases():
-    angle = torch.tensor([0.3, 0.7, 1.2], dtype=torch.float64)
-    alpha, sigma = angle.cos(), angle.sin()
-    return [
-        ("three pictures of 3x3", (noise(3, 1, 3, 3), noise(3, 1, 3, 3, seed=1), alpha, sigma)),
-        ("one picture of 4x5", (noise(1, 2, 4, 5), noise(1, 2, 4, 5, seed=1), alpha[:1], sigma[:1])),
-    ]
-
-
-l01_add_noise = Exercise(
-    "add_noise",
+exercise(
+    "l01_add_noise",
     add_noise,
-    _add_noise_cases,
+    lambda d: (*(images := d.images(2)), *d.coefficients(len(images[0]))[1:]),
     (
         Bug(
             lambda x0, eps, alpha, sigma: alpha * x0 + sigma * eps,
@@ -183,4 +173,5 @@ l01_add_noise = Exercise(
             "the picture never vanishes: at t = 1 it still shows through.",
         ),
     ),
+    returns="a tensor of the shape of `x0`, (B, C, H, W)",
 )

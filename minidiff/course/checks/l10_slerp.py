@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from minidiff.course.checks.exercise import Bug, Exercise, noise
+from minidiff.course.checks.exercise import Bug, exercise
 
 AXES = (1, 2, 3)  # over which a picture's numbers are summed
 
@@ -47,14 +47,10 @@ def _right_angle(a, b, amount):
     return ((1 - amount) * quarter).sin() * a + (amount * quarter).sin() * b
 
 
-l10_slerp = Exercise(
-    "slerp",
+exercise(
+    "l10_slerp",
     slerp,
-    lambda: [
-        # as many pictures as channels as rows: what is lined up with the wrong axis is not stopped by an error
-        ("amount = 0.25, 2 pictures", (noise(2, 2, 2, 2), noise(2, 2, 2, 2, seed=1), 0.25)),
-        ("amount = 0.6, 3 pictures", (noise(3, 3, 3, 3, seed=2), 2 * noise(3, 3, 3, 3, seed=3), 0.6)),
-    ],
+    lambda d: (*d.images(2), d.number_in("amount", 0, 1)),
     (
         Bug(
             lambda a, b, amount: torch.lerp(a, b, amount),
@@ -136,4 +132,5 @@ l10_slerp = Exercise(
             "there is no visible effect with noise; between latents of two pictures, glaring or pale colours halfway.",
         ),
     ),
+    returns="a tensor of the shape of `a`, (B, C, H, W)",
 )
