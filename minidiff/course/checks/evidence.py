@@ -37,6 +37,15 @@ ALTERED = {  # what may stand in the place of an argument z
     "{0} in whole numbers": lambda z: z.round(), "{0} with its last two axes exchanged": lambda z: z.mT,
     "{0} without its last entry": lambda z: z[:-1], "{0} without its first entry": lambda z: z[1:], "not {0}": lambda z: not z,
 }  # fmt: skip
+USUAL = (
+    "{0} ** 2",
+    "the root of {0}",
+    "1 - {0}",
+    "-{0}",
+    "1",
+    "its first entry",
+    "2 * {0}",
+)  # those tried beside a known mistake
 MADE = {  # what may have become of the right answer y
     "squared": lambda y: y**2, "under a root": lambda y: y.sqrt(), "upside down, as 1 / it": lambda y: 1 / y,
     "taken from 1": lambda y: 1 - y, "in an exponential": lambda y: y.exp(), "in a logarithm": lambda y: y.log(),
@@ -121,7 +130,7 @@ class Evidence:
 
     # A function given other arguments ---------------------------------------------------------
 
-    def altered(self, fn: Callable, whose: str) -> Iterator[tuple[str, Test]]:
+    def altered(self, fn: Callable, whose: str, texts: tuple[str, ...] = tuple(ALTERED)) -> Iterator[tuple[str, Test]]:
         """What the right function or a known mistake answers when the arguments are others."""
 
         def answer(change: Callable[[dict], dict]) -> Test:
@@ -150,7 +159,7 @@ class Evidence:
                     answer(lambda g, a=a, b=b, f=alter: g | {b: f(g[a])}),
                 )
         for name in names:
-            for text, alter in ALTERED.items():
+            for text, alter in ((text, ALTERED[text]) for text in texts):
                 yield (f"exactly what comes out {whose} with {text.format(name)} in the place of `{name}`",
                        answer(lambda g, n=name, f=alter: g | {n: f(g[n])}))  # fmt: skip
 
@@ -309,7 +318,7 @@ class Evidence:
         yield from (f"{text}" for text, test in self.pairs() if self.holds(test))
         yield from (f"your function is {text}." for text in self.where())
         for bug in self.exercise.bugs:
-            for candidates in (self.made(self.of(bug), "that mistake's"), self.altered(bug.wrong, "of that")):
+            for candidates in (self.made(self.of(bug), "that mistake's"), self.altered(bug.wrong, "of that", USUAL)):
                 yield from (f"two things at once. One looks like {bug.looks_like} The other: your numbers are {text}."
                             for text, test in candidates if self.holds(test))  # fmt: skip
 

@@ -71,21 +71,34 @@ class Exercise:
                 print(line)
         if diagnosis:
             raise NotYet(diagnosis)
-        print(f"Right: {self.name} agrees on all {CASES} cases.")
+        print(f"Right: {self.name} {self.praise}.")
+
+    @property
+    def praise(self) -> str:
+        return f"agrees on all {CASES} cases"
 
     def diagnose(self, fn: Callable) -> str | None:
         """What is wrong with `fn`, in a few lines; None if nothing is."""
         return self.verdict(self.run(fn))
 
     def run(self, fn: Callable) -> dict:
-        """What `fn` answers to all cases and to some fresh ones, in the worker: see trial.outcome."""
+        """What `fn` answers to all cases and to some fresh ones: see tried."""
+        return self.tried(fn, [*range(CASES), *random.SystemRandom().sample(range(1000, 1500), FRESH)])
+
+    def tried(self, fn: Callable, numbers: list[int]) -> dict:
+        """What `fn` answers to the cases with these numbers, in the worker: see trial.outcome."""
         if not callable(fn):
             return {"trouble": f"Hand over the function itself, without calling it; this is a {type(fn).__name__}."}
-        numbers = [*range(CASES), *random.SystemRandom().sample(range(1000, 1500), FRESH)]
         try:
-            return worker.outcome(self, fn, numbers) | {"numbers": numbers}
+            found = worker.outcome(self, fn, numbers) | {"numbers": numbers}
         except trial.Trouble as trouble:
             return {"trouble": str(trouble)}
+        if found.get("failure"):  # the worker knows the number of the line, and the notebook the line
+            file = getattr(getattr(fn, "__code__", None), "co_filename", "")
+            found["failure"] = re.sub(
+                r"@(\d+)@", lambda at: f"`{linecache.getline(file, int(at[1])).strip()}`", found["failure"]
+            )
+        return found
 
     def verdict(self, found: dict) -> str | None:
         """What is wrong with a function that gave this outcome; None if nothing is."""
@@ -96,9 +109,6 @@ class Exercise:
             self.close(a, self.wanted(self.right, k)) for k, a in zip(numbers[:CASES], got, strict=False)
         ):
             return None
-        failure = failure and re.sub(
-            r"@(.*):(\d+)@", lambda at: f"`{linecache.getline(at[1], int(at[2])).strip()}`", failure
-        )
         return evidence.explain(self, numbers, got, failure) if any(got) else failure
 
     # The cases -------------------------------------------------------------------------------
@@ -117,7 +127,7 @@ class Exercise:
     def answer(self, fn: Callable, number: int) -> list[Tensor]:
         """What `fn` answers to a case, here. Raises Trouble if it does not."""
         draw, again = self.case(number)
-        return trial.call(fn, self.given(Draw(number)), again, self.names, draw.label, self)
+        return trial.call(self, fn, self.given(Draw(number)), again, draw.label)
 
     def wanted(self, fn: Callable, number: int) -> list[Tensor]:
         """What the right function or a known bug answers to a case; kept. Raises Trouble if it fails."""
@@ -136,8 +146,9 @@ class Exercise:
 
     def altered(self, fn: Callable, number: int, change: Callable[[dict], dict]) -> list[Tensor]:
         """What `fn` answers to a case whose arguments were changed, by name."""
-        args = tuple(change(dict(zip(self.names, self.given(Draw(number)), strict=True))).values())
-        return trial.call(fn, args, args, self.names, "", self)
+        args = self.case(number)[1]
+        args = self.given(Draw(number)) if any(callable(arg) for arg in args) else args  # which may be called once only
+        return trial.call(self, fn, tuple(change(dict(zip(self.names, args, strict=True))).values()))
 
     @staticmethod
     def near(x: Tensor, y: Tensor) -> Tensor:

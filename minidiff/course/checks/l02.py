@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from minidiff.course.checks.cases import Draw
+from minidiff.course.checks.catch import catch
 from minidiff.course.checks.exercise import Bug, exercise
 
 # Noise, ask, compare ------------------------------------------------------------------------
@@ -229,3 +230,16 @@ exercise(
     ),
     returns="a tensor of the shape of `x`, (B, C, H, W)",
 )
+
+
+# A test of it -------------------------------------------------------------------------------
+
+
+def there_and_back(x0_from_eps: Callable) -> bool:
+    x0, eps = 2 * torch.randn(2, 3, 2, 3, 4)
+    angle = torch.tensor([0.2, 0.7, 1.3]).reshape(3, 1, 1, 1)
+    alpha, sigma = angle.cos(), angle.sin()
+    return torch.allclose(x0_from_eps(alpha * x0 + sigma * eps, eps, alpha, sigma), x0, atol=1e-3)
+
+
+catch("l02_catch", "l02_x0_from_eps", there_and_back)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from minidiff.course.checks.cases import Draw
+from minidiff.course.checks.catch import catch
 from minidiff.course.checks.exercise import Bug, exercise
 
 
@@ -237,3 +238,19 @@ exercise(
     ),
     returns="a tensor of the shape of `x`",
 )
+
+
+# A test of DDIM's step ----------------------------------------------------------------------
+
+
+def stays_on_the_path(ddim_step: Callable) -> bool:
+    x0, eps = 2 * torch.randn(2, 2, 3, 4)
+    for numbers in ((0.6, 0.8, 0.96, 0.28), (0.5, 0.5, 0.8, 0.2), (0.8, 0.6, 1.0, 0.0)):
+        alpha, sigma, alpha_to, sigma_to = torch.tensor(numbers)
+        x_to = ddim_step(alpha * x0 + sigma * eps, x0, alpha, sigma, alpha_to, sigma_to)
+        if not torch.allclose(x_to, alpha_to * x0 + sigma_to * eps, atol=1e-3):
+            return False
+    return True
+
+
+catch("l03_catch", "l03_ddim_step", stays_on_the_path)

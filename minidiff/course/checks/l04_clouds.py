@@ -23,7 +23,7 @@ def precision(real: Tensor, fake: Tensor, k: int) -> Tensor:
 
 def _precision_given(d: Draw):
     """Points on a grid: some lie on the border of a ball, and some are there twice."""
-    n, m, size = d.sizes("N M D", N=(3, 7), M=(2, 8))
+    n, m, size = d.sizes("N M D", N=(3, 7), M=(4, 8))
     k = d.whole("k", 1, n - 1)
     return d.uniform(-2, 2, n, size, digits=0), d.uniform(-3, 3, m, size, digits=0), min(k, 3)
 

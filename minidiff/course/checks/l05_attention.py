@@ -2,9 +2,12 @@
 
 from collections.abc import Callable
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from minidiff.course.checks.cases import Draw
+from minidiff.course.checks.catch import catch
 from minidiff.course.checks.exercise import Bug, exercise
 
 
@@ -161,3 +164,16 @@ exercise(
     returns="a tensor (B, N, C)",
     forbids=("scaled_dot_product_attention", "multi_head_attention_forward"),
 )
+
+
+# A test of it -------------------------------------------------------------------------------
+
+
+def as_pytorch_has_it(attention: Callable) -> bool:
+    q, k, v = 2 * torch.randn(2, 3, 8), 2 * torch.randn(2, 5, 8), torch.randn(2, 5, 8)
+    heads = (z.unflatten(2, (2, 4)).transpose(1, 2) for z in (q, k, v))
+    expected = F.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
+    return torch.allclose(attention(q, k, v, 2), expected, atol=1e-3)
+
+
+catch("l05_catch", "l05_attention", as_pytorch_has_it)

@@ -27,7 +27,11 @@ def move(x0_hat: Tensor, gradient: Tensor, alpha: Tensor, sigma: Tensor, w: floa
 exercise(
     "l07_move",
     move,
-    lambda d: (*(images := d.images(2)), *d.coefficients(len(images[0]), high=0.95)[1:], d.number_in("w", 0, 4)),
+    lambda d: (
+        *(images := d.images(2)),
+        *d.coefficients(len(images[0]), low=0.05, high=0.95)[1:],
+        d.number_in("w", 0, 4),
+    ),
     (
         Bug(
             lambda x0_hat, gradient, alpha, sigma, w: x0_hat + w * gradient,
@@ -132,7 +136,7 @@ def _guided_given(d: Draw):
     def denoise(x, t):
         return torch.tanh((x.flatten(1) @ spread.to(x)).reshape(x.shape) / (1 + t))
 
-    t, alpha, sigma = (float(value) for value in d.coefficients(high=0.95))
+    t, alpha, sigma = (float(value) for value in d.coefficients(low=0.05, high=0.95))
     return denoise, classify, x, t, d.labels(len(x), 3), alpha, sigma, d.number_in("w", 0, 4)
 
 

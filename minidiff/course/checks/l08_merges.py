@@ -66,14 +66,20 @@ def _longest_first(letters, merges):
 
 def _merge_given(d: Draw):
     """A word of few letters, and merges that were learned from such words, so that they apply, overlap and compete."""
-    letters = [d.random.randrange(3) for _ in range(d.whole("letters", 1, 8))]
+    few, length = d.choose("letters", [1, 2, 3, 4]), d.choose("length", [1, 5, 6, 7, 8, 9])
+    letters = [d.random.randrange(few) for _ in range(length)]
     merges: list[tuple[int, int]] = []
-    for _ in range(d.random.randint(2, 6)):
-        other = [d.random.randrange(3) for _ in range(6)]
-        word = merge(d.random.choice([letters, other, other[:3] * 2]), merges)
+    for _ in range(d.random.randint(3, 7)):
+        other = [d.random.randrange(few) for _ in range(length)]
+        word = d.random.choice(
+            [_mark(letters), *(merge(word, merges) for word in (letters, letters, other, other[:3] * 2))]
+        )
         pairs = [pair for pair in pairwise(word) if pair not in merges]
         merges += [d.random.choice(pairs)] if pairs else []
-    d.random.shuffle(merges) if d.choose("order", [False, False, True]) else None
+    if d.choose("order", {"": False, "merges in another order than they were learned": True}):
+        fixed = [k for k, pair in enumerate(merges) if max(pair) < MERGED]  # the others are named by their place
+        for k, pair in zip(fixed, d.random.sample([merges[k] for k in fixed], len(fixed)), strict=True):
+            merges[k] = pair
     return letters, merges
 
 

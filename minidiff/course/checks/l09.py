@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from minidiff.course.checks.cases import Draw, once
+from minidiff.course.checks.catch import catch
 from minidiff.course.checks.exercise import Bug, exercise
 
 # Condition dropout --------------------------------------------------------------------------
@@ -204,3 +205,27 @@ exercise(
     ),
     returns="a tensor of the shape of `x`, (B, C, H, W)",
 )
+
+
+# A test of it -------------------------------------------------------------------------------
+
+
+def at_three_scales(guided: Callable) -> bool:
+    x, t, text, null = (
+        torch.randn(3, 1, 2, 2),
+        torch.tensor([0.2, 0.5, 0.9]),
+        torch.randn(3, 2, 4),
+        torch.randn(3, 2, 4),
+    )
+
+    def net(x, t, context):
+        return 3 * x + (t + 4 * context.mean((1, 2))).reshape(-1, 1, 1, 1)
+
+    without, with_words = net(x, t, null), net(x, t, text)
+    for w in (0.0, 1.0, 4.0):
+        if not torch.allclose(guided(net, x, t, text, null, w), without + w * (with_words - without), atol=1e-3):
+            return False
+    return True
+
+
+catch("l09_catch", "l09_guided", at_three_scales)

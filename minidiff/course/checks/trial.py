@@ -37,11 +37,12 @@ class Printed:
         pass
 
 
-def call(fn: Callable, args: tuple, again: tuple, names: list[str], label: str, exercise) -> list[Tensor]:
+def call(exercise, fn: Callable, args: tuple, again: tuple = (), label: str = "this case") -> list[Tensor]:
     """fn(*args), read; with `exercise.gradient`, the gradients of the answer behind it.
 
     again: the arguments once more, to see whether fn has changed them. Raises Trouble with a sentence for students.
     """
+    names = exercise.names
     learned = _learned(exercise, names, args)
     try:
         with _watched(exercise.forbids):
@@ -49,8 +50,8 @@ def call(fn: Callable, args: tuple, again: tuple, names: list[str], label: str, 
     except Trouble:
         raise
     except BaseException as error:  # also SystemExit and KeyboardInterrupt: nothing may end the worker
-        raise _failure(fn, error, names, label) from None
-    for name, before, after in zip(names, again, args, strict=True):
+        raise failure(fn, error, names, label) from None
+    for name, before, after in zip(names, again, args, strict=False):
         if not callable(before) and not _same(before, after):
             raise Trouble(
                 f"Your function changes `{name}`, which it was only given to look at. Whoever called it still needs it.\n"
@@ -80,39 +81,41 @@ def read(value) -> list[Tensor]:
 
     One number has no shape. A list whose parts have one shape is a tensor. Raises TypeError if it is none of these.
     """
+    return [part.reshape(()) if part.numel() == 1 else part for part in _read(value)]
+
+
+def _read(value) -> list[Tensor]:
     if isinstance(value, dict):
-        return [tensor for key in sorted(value, key=str) for tensor in read(value[key])]
-    if isinstance(value, list | tuple | range | map | filter) or (hasattr(value, "__next__") and iter(value) is value):
-        parts = [read(part) for part in value]
-        if not parts:
-            return [torch.zeros(0, dtype=torch.float64)]
-        if all(len(part) == 1 and part[0].shape == parts[0][0].shape for part in parts):
-            stacked = torch.stack([part[0] for part in parts])
-            return [stacked.reshape(()) if stacked.numel() == 1 else stacked]
-        return [tensor for part in parts for tensor in part]
+        return [tensor for key in sorted(value, key=str) for tensor in _read(value[key])]
+    if isinstance(value, list | tuple | range) or hasattr(value, "__next__"):
+        parts = [tensor for part in value for tensor in _read(part)]
+        shapes = {part.shape for part in parts}
+        if len(shapes) > 1 and all(part.numel() == 1 for part in parts):
+            parts, shapes = [part.reshape(()) for part in parts], {torch.Size()}
+        return parts if len(shapes) > 1 else [torch.stack(parts) if parts else torch.zeros(0, dtype=torch.float64)]
     if isinstance(value, Tensor):
         for is_so, kind in ((value.is_meta, "a tensor on the meta device, which holds no numbers"),
                             (value.is_complex(), "complex numbers"), (value.layout != torch.strided, "a sparse tensor"),
                             (value.is_quantized, "a quantized tensor")):  # fmt: skip
             if is_so:
                 raise TypeError(kind)
-        return [plain(value)]
+        return [value.detach().to("cpu", torch.float64).clone()]
     if isinstance(value, str | bytes | complex) or value is None:
         raise TypeError({complex: "a complex number", type(None): "None"}.get(type(value), f"a {type(value).__name__}"))
     array = np.asarray(value)
-    if array.dtype == object:  # a Fraction, a Decimal, or something of the student's own
-        if array.ndim == 0 and not hasattr(value, "__float__"):
-            raise TypeError(f"a {type(value).__name__}")
-        array = array.astype(np.float64)
-    if array.dtype.kind not in "biuf":
+    if (
+        array.dtype == object and array.ndim == 0 and not hasattr(value, "__float__")
+    ):  # a Fraction and a Decimal have it
+        raise TypeError(f"a {type(value).__name__}")
+    if array.dtype.kind not in "biufO":
         raise TypeError("complex numbers" if array.dtype.kind == "c" else f"a {type(value).__name__}")
-    return [plain(torch.from_numpy(array.astype(np.float64)))]  # a copy: also of negative strides
+    return [torch.from_numpy(array.astype(np.float64))]  # a copy: also of negative strides
 
 
 def plain(tensor: Tensor) -> Tensor:
-    """On the CPU, in float64, a tensor of its own; one number has no shape."""
-    tensor = tensor.detach().to("cpu", torch.float64).resolve_conj().resolve_neg()
-    return tensor.reshape(()) if tensor.numel() == 1 else tensor.clone()
+    """On the CPU, in float64; one number has no shape."""
+    tensor = tensor.detach().to("cpu", torch.float64)
+    return tensor.reshape(()) if tensor.numel() == 1 else tensor
 
 
 def _same(before, after) -> bool:
@@ -135,15 +138,11 @@ def _learned(exercise, names: list[str], args: tuple) -> list[Tensor]:
     return found
 
 
-def _failure(fn: Callable, error: BaseException, names: list[str], label: str) -> Trouble:
+def failure(fn: Callable, error: BaseException, names: list[str], label: str) -> Trouble:
     """A sentence on an exception that came out of fn."""
     code = getattr(fn, "__code__", None)
     frames = list(traceback.walk_tb(error.__traceback__))
-    own = [
-        (frame.f_code.co_filename, line)
-        for frame, line in frames
-        if code and frame.f_code.co_filename == code.co_filename
-    ]
+    own = [line for frame, line in frames if frame.f_code is code]
     if isinstance(error, NotImplementedError) and not error.args and frames[-1][0].f_code is code:
         return Trouble("Nothing here yet: write your answer in place of `raise NotImplementedError`.")
     if isinstance(error, SystemExit):
@@ -156,7 +155,7 @@ def _failure(fn: Callable, error: BaseException, names: list[str], label: str) -
         return Trouble(f"Your function asks for more memory than a check may have, at {label}. Kilobytes should do.")
     if isinstance(error, RecursionError):
         return Trouble(f"Your function calls itself without end, at {label}. When should it stop?")
-    where = f"in the line @{own[-1][0]}:{own[-1][1]}@" if own else f"called with ({', '.join(names)})"
+    where = f"in the line @{own[-1]}@" if own else f"called with ({', '.join(names)})"
     return Failure(f"Your function fails at {label}, {where}.\n{type(error).__name__}: {str(error)[:500]}")
 
 
@@ -194,7 +193,7 @@ def outcome(exercise, fn: Callable, numbers: list[int]) -> dict:
     said, out, state = Printed(), (sys.stdout, sys.stderr), _state()
     try:
         sys.stdout = sys.stderr = said
-        answers, shown, failure = [], "", None
+        answers, shown, failed = [], "", None
         for number in numbers:
             try:
                 pair = []
@@ -205,7 +204,7 @@ def outcome(exercise, fn: Callable, numbers: list[int]) -> dict:
                     shown = shown or said.text
             except Failure as error:
                 answers.append(None)
-                failure = failure or str(error)
+                failed = failed or str(error)
                 continue
             if not exercise.close(*pair):
                 names = ", ".join(exercise.names)
@@ -219,7 +218,7 @@ def outcome(exercise, fn: Callable, numbers: list[int]) -> dict:
                 raise Trouble(
                     f"Your function changes {changed[0]} for everything that runs after it. Leave it as it is."
                 )
-        return {"answers": answers, "failure": failure, "printed": shown}
+        return {"answers": answers, "failure": failed, "printed": shown}
     except Trouble as trouble:
         return {"trouble": str(trouble), "printed": said.text}
     finally:

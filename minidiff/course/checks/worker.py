@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from importlib import import_module
 
 import cloudpickle
 import psutil
@@ -187,6 +188,7 @@ def serve() -> None:
     for standard in (0, 1, 2):  # whoever reads or prints past Python talks to nobody
         os.dup2(nothing, standard)
     torch.set_num_threads(1)
+    import_module("torch._dynamo")  # every optimizer imports it, which takes seconds
     _write(sink, b"warm")
     while (request := _read(source)) is not None:
         if not FORKS:
