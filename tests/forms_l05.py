@@ -109,6 +109,6 @@ FORMS = {
     ],
     "l05_group_norm": [group_norm_by_pytorch, group_norm_by_einops, group_norm_in_loops],
     "l05_res_block": [res_block_in_steps, res_block_in_float32],
-    "l05_attention": [ attention_head_by_head, attention_by_einsum],
+    "l05_attention": [attention_head_by_head, attention_by_einsum],
     "l05_unet": [unet_with_a_stack, unet_by_recursion],
 }

@@ -33,7 +33,8 @@ def records_as_nested_lists(raw, side):
     value = [[byte / 127.5 - 1 for byte in row] for row in rows]
     plane = side * side
     return [
-        [[row[c * plane + i * side : c * plane + (i + 1) * side] for i in range(side)] for c in range(3)] for row in value
+        [[row[c * plane + i * side : c * plane + (i + 1) * side] for i in range(side)] for c in range(3)]
+        for row in value
     ]
 
 

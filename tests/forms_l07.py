@@ -64,5 +64,7 @@ FORMS = {
     "l07_log_p": [log_p_by_cross_entropy, log_p_by_gather_in_float32, log_p_by_hand],
     "l07_gradient": [gradient_by_backward, gradient_picture_by_picture, gradient_given_ones],
     "l07_move": [move_by_scores, move_in_a_loop, move_by_noise],
-    "l07_belief": [belief_by_backward,],
+    "l07_belief": [
+        belief_by_backward,
+    ],
 }

@@ -85,7 +85,7 @@ def step_by_hand(weight, x, target, lr):
 
 
 FORMS = {
-    "l12_operations": [ operations_by_shapes],
+    "l12_operations": [operations_by_shapes],
     "l12_memory": [memory_by_real_tensors, memory_line_by_line],
     "l12_gradient": [gradient_by_shares, gradient_in_a_loop, gradient_picture_by_picture],
     "l12_visits": [visits_in_a_loop, visits_by_split, visits_by_axes],

@@ -121,7 +121,9 @@ def changes(node: ast.AST, parameters: list[str]) -> Iterator[ast.AST]:
         if isinstance(node.value, bool):
             yield ast.Constant(not node.value)
         elif isinstance(node.value, int):
-            yield from (ast.Constant(value) for value in (node.value + 1, node.value - 1, 2 * node.value) if value != node.value)
+            yield from (
+                ast.Constant(value) for value in (node.value + 1, node.value - 1, 2 * node.value) if value != node.value
+            )
         elif isinstance(node.value, float):
             yield from (ast.Constant(value) for value in (2 * node.value, node.value / 2, node.value + 0.5))
     if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
@@ -134,7 +136,12 @@ def changes(node: ast.AST, parameters: list[str]) -> Iterator[ast.AST]:
         if isinstance(node.func, ast.Name) and OTHER.get(name, name) != name:
             yield ast.Call(ast.Name(OTHER[name], ast.Load()), node.args, node.keywords)
         if name in DROP:
-            library = isinstance(node.func, ast.Name) or getattr(node.func.value, "id", "") in ("torch", "F", "math", "np")
+            library = isinstance(node.func, ast.Name) or getattr(node.func.value, "id", "") in (
+                "torch",
+                "F",
+                "math",
+                "np",
+            )
             yield node.args[0] if library and node.args else node.func.value if not library else node
         for k in range(len(node.args) - 1):
             args = [*node.args]
@@ -156,17 +163,27 @@ def changes(node: ast.AST, parameters: list[str]) -> Iterator[ast.AST]:
                 if (lower, upper) != (part.lower, part.upper):
                     yield ast.Subscript(node.value, ast.Slice(lower, upper, part.step), node.ctx)
             one = ast.Constant(1)
-            yield ast.Subscript(node.value, ast.Slice(ast.BinOp(part.lower, ast.Add(), one) if part.lower else one, part.upper, part.step), node.ctx)
+            yield ast.Subscript(
+                node.value,
+                ast.Slice(ast.BinOp(part.lower, ast.Add(), one) if part.lower else one, part.upper, part.step),
+                node.ctx,
+            )
             if part.upper:
-                yield ast.Subscript(node.value, ast.Slice(part.lower, ast.BinOp(part.upper, ast.Add(), one), part.step), node.ctx)
-                yield ast.Subscript(node.value, ast.Slice(part.lower, ast.BinOp(part.upper, ast.Sub(), one), part.step), node.ctx)
+                yield ast.Subscript(
+                    node.value, ast.Slice(part.lower, ast.BinOp(part.upper, ast.Add(), one), part.step), node.ctx
+                )
+                yield ast.Subscript(
+                    node.value, ast.Slice(part.lower, ast.BinOp(part.upper, ast.Sub(), one), part.step), node.ctx
+                )
     if isinstance(node, ast.Return) and node.value is not None:
         for text in ("-a", "a.clamp(-1, 1)", "a.clamp(0, 1)", "a[:1]", "a.mean()", "a.detach()", "2 * a", "a.mT", "a[..., :1]", "a + 1", "a / 2", "a[0]",
                      "a ** 2", "a.abs()", "a.round()", "a.flip(0)", "a.flip(-1)", "a.roll(1, 0)", "a.sum()", "a.squeeze(0)", "1 - a", "1 / a",
                      "a.mean(0, keepdim=True)", "a.sort(0).values", "a.clamp(min=1e-2)", "a[:-1]", "a[1:]", "a.float().floor()"):  # fmt: skip
             yield ast.Return(expression(text, a=node.value))
     if isinstance(node, ast.If | ast.IfExp):
-        yield type(node)(**{**{name: getattr(node, name) for name in node._fields}, "test": ast.UnaryOp(ast.Not(), node.test)})
+        yield type(node)(
+            **{**{name: getattr(node, name) for name in node._fields}, "test": ast.UnaryOp(ast.Not(), node.test)}
+        )
         if isinstance(node, ast.IfExp):
             yield from (node.body, node.orelse)
 
@@ -179,7 +196,10 @@ def statements(body: list[ast.stmt]) -> Iterator[list[ast.stmt]]:
         if k + 1 < len(body) and not isinstance(body[k + 1], ast.Return):
             yield body[:k] + [body[k + 1], statement] + body[k + 2 :]
         if isinstance(statement, ast.For) and len(statement.body) > 1:
-            for inside, before, after in ((statement.body[:-1], [], statement.body[-1:]), (statement.body[1:], statement.body[:1], [])):
+            for inside, before, after in (
+                (statement.body[:-1], [], statement.body[-1:]),
+                (statement.body[1:], statement.body[:1], []),
+            ):
                 loop = ast.For(statement.target, statement.iter, inside, [])
                 yield body[:k] + before + [loop] + after + body[k + 1 :]
 
@@ -283,7 +303,14 @@ def verdict(exercise: Exercise, fn: Callable, explain: bool = True) -> str:
         return "named" if found.bugs() else "evidence" if next(found.facts(), None) else "bare"
 
 
-def table(names: list[str], most: int | None, explained: int | None, two: int = 0, with_forms: bool = False, show: bool = False) -> dict[str, Counter]:
+def table(
+    names: list[str],
+    most: int | None,
+    explained: int | None,
+    two: int = 0,
+    with_forms: bool = False,
+    show: bool = False,
+) -> dict[str, Counter]:
     """Counts by exercise; so many mutants of each right answer at most, of which so many are explained, chosen by a fixed seed."""
     found = {name: Counter() for name in names}
     right = [(name, *solution) for name, solution in solutions().items()] + (list(forms()) if with_forms else [])
@@ -321,7 +348,9 @@ def main() -> None:
         print(f"{name:22}" + "".join(f"{counts[kind]:>11}" for kind in kinds), flush=True)
     print(f"{'all':22}" + "".join(f"{total[kind]:>11}" for kind in kinds))
     told = total["named"] + total["evidence"] + total["bare"]
-    print(f"a name or a fact: {(total['named'] + total['evidence']) / max(told, 1):.0%} of {told} refusals with numbers")
+    print(
+        f"a name or a fact: {(total['named'] + total['evidence']) / max(told, 1):.0%} of {told} refusals with numbers"
+    )
     sys.exit(total["accepted"] > 0)
 
 

@@ -75,6 +75,13 @@ class Catch(Exercise):
         lines = [f"Your test lets {len(missed)} of {len(wrong)} wrong functions pass:"]
         return "\n".join([*lines, *(f"- {bug.looks_like}{self._shows(bug)}" for bug in missed)])
 
+    def share(self, found: dict) -> float:
+        """The fraction of the wrong functions that are caught, if the right ones pass."""
+        if "trouble" in found or found.get("failure"):
+            return 0.0
+        right, rounded, *wrong = (bool(answer[0]) for answer in found["answers"])
+        return wrong.count(False) / len(wrong) if right and rounded else 0.0
+
     def _shows(self, bug: Bug) -> str:
         """Where a mistake shows, if that can be said in a few words."""
         got = []

@@ -20,6 +20,12 @@ exercise(
     lambda d: (d.uniform(0, 255, *d.choose("shape", [(5,), (2, 3), d.sizes("B C H W")]), digits=0).to(torch.uint8),),
     (
         Bug(
+            lambda pixels: (pixels * 2).double() / 255 - 1,
+            "bytes that overflow: 2 * 128 is 0 in uint8, which ends at 255.",
+            "the order: make floats of the bytes first, then compute.",
+            "light pixels come out dark, with hard edges where 127 turns into 128.",
+        ),
+        Bug(
             lambda pixels: pixels.double() / 255,
             "pictures in [0, 1] where [-1, 1] is expected.",
             "the last operation: noise is symmetric around 0, so the picture should be too.",
@@ -127,6 +133,18 @@ exercise(
     lambda d: (*(images := d.images(2)), *d.coefficients(len(images[0]))[1:]),
     (
         Bug(
+            lambda x0, eps, alpha, sigma: _per_picture(alpha).sqrt() * x0 + _per_picture(sigma) * eps,
+            "a root drawn of alpha, as papers do that call its square alpha.",
+            "the factor in front of x0. In this course alpha is the factor itself.",
+            "pictures that are too clear under the noise at every time.",
+        ),
+        Bug(
+            lambda x0, eps, alpha, sigma: _per_picture(alpha).sqrt() * x0 + _per_picture(1 - alpha).sqrt() * eps,
+            "alpha taken for alpha-bar: roots are drawn of it and of 1 - alpha, and sigma is not used.",
+            "both factors. In this course alpha and sigma are the factors themselves.",
+            "the noise comes too late, and is too weak at intermediate times.",
+        ),
+        Bug(
             lambda x0, eps, alpha, sigma: alpha * x0 + sigma * eps,
             "silent broadcasting: (B,) times (B, C, H, W) multiplies columns, not pictures, and raises no error if W is B.",
             "the shapes of alpha and sigma: they need to be (B, 1, 1, 1).",
@@ -174,4 +192,5 @@ exercise(
         ),
     ),
     returns="a tensor of the shape of `x0`, (B, C, H, W)",
+    points=2,
 )

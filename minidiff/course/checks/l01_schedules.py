@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from minidiff.course.checks.cases import Draw
 from minidiff.course.checks.exercise import Bug, exercise
 
 # A table of alphas --------------------------------------------------------------------------
@@ -14,12 +15,17 @@ def alphas(betas: Tensor) -> Tensor:
     return torch.cumprod(1 - betas, dim=0).sqrt()
 
 
+def _alphas_given(d: Draw):
+    most = d.choose("betas", {"small betas": 0.02, "": 0.5, "a last beta of 1": 0.9})
+    betas = d.uniform(0, most, *d.sizes("N"), digits=3)
+    betas[-1] = 1.0 if most == 0.9 else betas[-1]
+    return (betas,)
+
+
 exercise(
     "l01_alphas",
     alphas,
-    lambda d: (
-        d.uniform(0, d.choose("largest", {"small betas": 0.02, "": 0.5, "betas up to 1": 1}), *d.sizes("N"), digits=3),
-    ),
+    _alphas_given,
     (
         Bug(
             lambda betas: torch.cumprod(1 - betas, dim=0),
@@ -67,6 +73,7 @@ exercise(
         ),
     ),
     returns="a tensor (N)",
+    points=2,
 )
 
 
@@ -114,4 +121,5 @@ exercise(
         ),
     ),
     returns="a tensor (N)",
+    points=3,
 )

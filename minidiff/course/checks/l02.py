@@ -229,6 +229,7 @@ exercise(
         ),
     ),
     returns="a tensor of the shape of `x`, (B, C, H, W)",
+    points=2,
 )
 
 
@@ -242,4 +243,4 @@ def there_and_back(x0_from_eps: Callable) -> bool:
     return torch.allclose(x0_from_eps(alpha * x0 + sigma * eps, eps, alpha, sigma), x0, atol=1e-3)
 
 
-catch("l02_catch", "l02_x0_from_eps", there_and_back)
+catch("l02_catch", "l02_x0_from_eps", there_and_back, points=2)

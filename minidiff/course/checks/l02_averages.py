@@ -102,6 +102,7 @@ exercise(
         ),
     ),
     returns="a tensor (B, D)",
+    points=3,
 )
 
 
@@ -252,4 +253,5 @@ exercise(
         ),
     ),
     returns="a dict with the names of `weights`, of tensors",
+    points=2,
 )

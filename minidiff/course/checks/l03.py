@@ -103,6 +103,7 @@ exercise(
         ),
     ),
     returns="a tensor of the shape of `x`",
+    points=2,
 )
 
 
@@ -237,6 +238,7 @@ exercise(
         ),
     ),
     returns="a tensor of the shape of `x`",
+    points=2,
 )
 
 
@@ -253,4 +255,4 @@ def stays_on_the_path(ddim_step: Callable) -> bool:
     return True
 
 
-catch("l03_catch", "l03_ddim_step", stays_on_the_path)
+catch("l03_catch", "l03_ddim_step", stays_on_the_path, points=2)

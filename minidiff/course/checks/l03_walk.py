@@ -44,6 +44,18 @@ exercise(
     ),
     (
         Bug(
+            lambda denoise, step, x, times: sample(denoise, step, x, torch.cat([times, times.new_zeros(1)])),
+            "a step too many: from the last time on to 0, which was not asked for.",
+            "where the loop ends: at the last of `times`, whatever it is.",
+            "there is no visible effect where the times end at 0; elsewhere a picture that is cleaner than it should be.",
+        ),
+        Bug(
+            lambda denoise, step, x, times: sample(lambda z, t: denoise(x, times[0]), step, x, times),
+            "a denoiser that was called once, before the loop: every step uses its first answer.",
+            "which lines are inside of the loop: after each step the network looks again.",
+            "the blurry mean of all that is possible, as from a single step.",
+        ),
+        Bug(
             _loop(last=-1),
             "a loop without its last step.",
             "where the loop ends: n + 1 times are n steps, and the last of them reaches the last time.",
@@ -164,4 +176,5 @@ exercise(
         ),
     ),
     returns="one number",
+    points=3,
 )

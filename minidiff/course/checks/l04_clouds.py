@@ -118,6 +118,7 @@ exercise(
         ),
     ),
     returns="one number",
+    points=2,
 )
 
 
@@ -257,4 +258,5 @@ exercise(
         ),
     ),
     returns="one number",
+    points=3,
 )

@@ -102,4 +102,5 @@ exercise(
         ),
     ),
     returns="one number",
+    points=2,
 )

@@ -162,6 +162,7 @@ exercise(
         ),
     ),
     returns="a tensor (B, N, C)",
+    points=2,
     forbids=("scaled_dot_product_attention", "multi_head_attention_forward"),
 )
 
@@ -176,4 +177,4 @@ def as_pytorch_has_it(attention: Callable) -> bool:
     return torch.allclose(attention(q, k, v, 2), expected, atol=1e-3)
 
 
-catch("l05_catch", "l05_attention", as_pytorch_has_it)
+catch("l05_catch", "l05_attention", as_pytorch_has_it, points=2)

@@ -123,4 +123,5 @@ exercise(
         ),
     ),
     returns="a tensor (B, C', H, W)",
+    points=2,
 )

@@ -149,4 +149,5 @@ exercise(
         ),
     ),
     returns="a tensor (B, C, H, W)",
+    points=3,
 )

@@ -81,6 +81,7 @@ exercise(
         ),
     ),
     returns="a tensor (N)",
+    points=2,
 )
 
 
@@ -267,4 +268,5 @@ exercise(
         ),
     ),
     returns="a tensor or a list, of one picture after the other (n / every, ...)",
+    points=3,
 )

@@ -90,6 +90,7 @@ exercise(
         ),
     ),
     returns="a tensor of the shape of `x0_hat`, (B, C, H, W)",
+    points=2,
 )
 
 
@@ -208,5 +209,6 @@ exercise(
         ),
     ),
     returns="a tensor of the shape of `x`, (B, C, H, W)",
+    points=3,
     forbids=("minidiff.",),
 )

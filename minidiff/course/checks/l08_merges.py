@@ -154,4 +154,5 @@ exercise(
         ),
     ),
     returns="a list of whole numbers",
+    points=3,
 )

@@ -127,6 +127,7 @@ exercise(
         ),
     ),
     returns="a tensor (B, 1 + N, D)",
+    points=2,
 )  # fmt: skip
 
 
@@ -267,4 +268,5 @@ exercise(
         ),
     ),
     returns="a tensor (B, D)",
+    points=2,
 )

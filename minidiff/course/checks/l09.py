@@ -204,6 +204,7 @@ exercise(
         ),
     ),
     returns="a tensor of the shape of `x`, (B, C, H, W)",
+    points=2,
 )
 
 
@@ -228,4 +229,4 @@ def at_three_scales(guided: Callable) -> bool:
     return True
 
 
-catch("l09_catch", "l09_guided", at_three_scales)
+catch("l09_catch", "l09_guided", at_three_scales, points=2)

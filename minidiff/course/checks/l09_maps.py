@@ -122,4 +122,5 @@ exercise(
         ),
     ),
     returns="a tensor (L, H, W)",
+    points=3,
 )

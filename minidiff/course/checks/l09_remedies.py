@@ -56,6 +56,12 @@ exercise(
     _away_given,
     (
         Bug(
+            _combined(lambda nothing, text, negative, scale: nothing + scale * (text - nothing) - (negative - nothing)),
+            "a third term: guidance as usual, and the negative prompt's difference taken away besides.",
+            "how many of the three answers are needed: the negative one takes the place of `nothing`.",
+            "what the negative prompt names is weakened by the same amount at every scale.",
+        ),
+        Bug(
             _combined(lambda nothing, text, negative, scale: nothing + scale * (text - nothing)),
             "plain guidance: the negative prompt has no say.",
             "which two of the three predictions you need.",
@@ -126,6 +132,7 @@ exercise(
         ),
     ),
     returns="a tensor of the shape of `text`, (B, C, H, W)",
+    points=2,
 )  # fmt: skip
 
 
@@ -249,4 +256,5 @@ exercise(
         ),
     ),
     returns="a tensor of the shape of `out`, (B, C, H, W)",
+    points=2,
 )

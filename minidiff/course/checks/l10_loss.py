@@ -201,6 +201,7 @@ exercise(
         ),
     ),
     returns="one number, as a tensor",
+    points=2,
     gradient=("mean", "log_variance"),
     forbids=("minidiff.networks.", "minidiff.training."),
 )

@@ -116,4 +116,5 @@ exercise(
         ),
     ),
     returns="a tensor (B, C', H / 2, W / 2)",
+    points=2,
 )

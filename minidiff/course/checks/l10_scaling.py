@@ -125,4 +125,5 @@ exercise(
         ),
     ),
     returns="one number",
+    points=2,
 )

@@ -135,6 +135,7 @@ exercise(
         ),
     ),
     returns="a tensor of the shape of `a`, (B, C, H, W)",
+    points=3,
 )
 
 
@@ -156,4 +157,4 @@ def on_the_arc(slerp: Callable) -> bool:
     return True
 
 
-catch("l10_catch", "l10_slerp", on_the_arc)
+catch("l10_catch", "l10_slerp", on_the_arc, points=2)

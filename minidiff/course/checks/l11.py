@@ -171,4 +171,5 @@ exercise(
         ),
     ),
     returns="a dict with `times`, (k + 1,), and `x`, (B, c, h, w)",
+    points=2,
 )

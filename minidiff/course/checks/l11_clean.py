@@ -146,5 +146,7 @@ exercise(
             "pale colours.",
         ),
     ),
+    parts=("the network says v", "the network says eps"),
     returns="a tensor (B, c, h, w)",
+    points=2,
 )

@@ -111,4 +111,5 @@ exercise(
         ),
     ),
     returns="a tensor (B, c, h, w)",
+    points=2,
 )

@@ -165,4 +165,5 @@ exercise(
         ),
     ),
     returns="three numbers",
+    points=2,
 )

@@ -32,6 +32,24 @@ exercise(
     _operations_given,
     (
         Bug(
+            lambda b, c, d, n, k, s, p: _at(b, c, d, k, (n + 2 * p - k) // s, (n + 2 * p - k) // s),
+            "an output that is one too small: the first position of the kernel is not counted.",
+            "the size of the output: from 0 to the last position there is one more than the last number.",
+            "there is hardly any effect for large images; small ones seem cheaper than they are.",
+        ),
+        Bug(
+            lambda b, c, d, n, k, s, p: _at(b, c, d, k, (n + 2 * p - k + 1) // s, (n + 2 * p - k + 1) // s),
+            "an output whose 1 was added before the division by the stride.",
+            "the size of the output: divide first, then add 1 for the first position.",
+            "there is no visible effect at stride 1; with a stride, an output that is sometimes one too small.",
+        ),
+        Bug(
+            lambda b, c, d, n, k, s, p: _at(b, c, d, k, -(-(n + 2 * p - k) // s) + 1, -(-(n + 2 * p - k) // s) + 1),
+            "an output rounded up: where the stride does not fit any more, there is no further position.",
+            "the division in the size of the output: round down.",
+            "there is hardly any effect: some operations too many at odd sizes.",
+        ),
+        Bug(
             lambda *a: operations(*a) // 2,
             "multiplications and additions counted together, as one. Here each counts: two operations for every weight.",
             "the factor in front. Both conventions are in use, so whoever gives a number must say which one it is.",

@@ -88,4 +88,5 @@ exercise(
         ),
     ),
     returns="a tensor (out, in)",
+    points=3,
 )

@@ -73,6 +73,7 @@ exercise(
         ),
     ),
     returns="a tensor (D)",
+    points=2,
 )
 
 
@@ -201,4 +202,5 @@ exercise(
         ),
     ),
     returns="a table of whole numbers (steps, batch / world)",
+    points=2,
 )
