@@ -7,6 +7,7 @@ agrees with all that the student's function answered.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from itertools import combinations, permutations
 from typing import TYPE_CHECKING
@@ -37,6 +38,7 @@ ALTERED = {  # what may stand in the place of an argument z
     "{0} in whole numbers": lambda z: z.round(), "{0} with its last two axes exchanged": lambda z: z.mT,
     "{0} without its last entry": lambda z: z[:-1], "{0} without its first entry": lambda z: z[1:], "not {0}": lambda z: not z,
 }  # fmt: skip
+ALL = tuple(ALTERED)
 USUAL = (
     "{0} ** 2",
     "the root of {0}",
@@ -130,7 +132,7 @@ class Evidence:
 
     # A function given other arguments ---------------------------------------------------------
 
-    def altered(self, fn: Callable, whose: str, texts: tuple[str, ...] = tuple(ALTERED)) -> Iterator[tuple[str, Test]]:
+    def altered(self, fn: Callable, whose: str, texts: tuple[str, ...] = ALL) -> Iterator[tuple[str, Test]]:
         """What the right function or a known mistake answers when the arguments are others."""
 
         def answer(change: Callable[[dict], dict]) -> Test:
@@ -142,7 +144,7 @@ class Evidence:
             if not callable(value) and not isinstance(value, dict | list)
         ]
         values = self.given[self.first]
-        for a, b in permutations(names, 2):
+        for a, b in permutations(names, 2) if texts is ALL else ():
             if type(values[a]) is not type(values[b]):
                 continue
             if a < b:
@@ -286,6 +288,17 @@ class Evidence:
                         yield f"wrong up to {name} = {max(bad):g}, and right from {name} = {min(good):g} on"
         yield from self.entries()
 
+    def mostly(self) -> Iterator[str]:
+        """What says nearly as much: a fact about all cases of one kind, and most of the others."""
+        every, wrong = set(range(len(self.got))), set(self.wrong)
+        for fact in sorted(set().union(*(case.facts for case in self.cases))):
+            has = {i for i in every if fact in self.cases[i].facts}
+            others = every - has
+            if len(has) > 2 and not has & wrong and len(others & wrong) > 0.6 * len(others):
+                yield f"right wherever {fact}, and wrong in {len(others & wrong)} of the {len(others)} other cases"
+            if len(wrong) > 2 and wrong <= has and len(wrong) > 0.6 * len(has):
+                yield f"wrong only where {fact}: in {len(wrong)} of these {len(has)} cases"
+
     def entries(self) -> Iterator[str]:
         """Which entries are right, by their place along an axis."""
         masks = []
@@ -321,11 +334,17 @@ class Evidence:
             for candidates in (self.made(self.of(bug), "that mistake's"), self.altered(bug.wrong, "of that", USUAL)):
                 yield from (f"two things at once. One looks like {bug.looks_like} The other: your numbers are {text}."
                             for text, test in candidates if self.holds(test))  # fmt: skip
+        yield from (f"your function is {text}." for text in self.mostly())
 
 
 def explain(exercise: Exercise, numbers: list[int], got: list[list[Tensor] | None], failure: str | None = None) -> str:
     """What is wrong with an answer that was refused, in a few lines. failure: how it failed, where it did."""
-    found = Evidence(exercise, numbers, got)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what is tried on the way
+        return _explained(Evidence(exercise, numbers, got), failure)
+
+
+def _explained(found: Evidence, failure: str | None) -> str:
     for bug in found.bugs():
         return f"This looks like {bug.looks_like}\nLook at {bug.look_at} In pictures: {bug.in_pictures}\n{failure or smallest(found)}"
     fact = next(found.facts(), None)

@@ -205,8 +205,12 @@ def days(steps: int, batch: int, trial_steps: int, trial_batch: int, trial_secon
 
 def _days_given(d: Draw):
     same = d.choose("batches", {"": False, "a trial of the same batch": True})
-    steps, batch, small = d.random.randint(10_000, 900_000), d.random.choice([16, 64, 128]), d.random.choice([1, 8, 32])
-    return steps, batch, d.random.randint(1, 30), batch if same else small, round(d.random.uniform(0.5, 90), 1)
+    steps, batch, small = (
+        round(10 ** d.random.uniform(3, 6)),
+        d.random.choice([16, 64, 128]),
+        d.random.choice([1, 8, 32]),
+    )
+    return steps, batch, d.random.randint(1, 30), batch if same else small, round(10 ** d.random.uniform(-1, 2), 2)
 
 
 exercise(

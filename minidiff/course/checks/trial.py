@@ -40,12 +40,12 @@ class Printed:
 def call(exercise, fn: Callable, args: tuple, again: tuple = (), label: str = "this case") -> list[Tensor]:
     """fn(*args), read; with `exercise.gradient`, the gradients of the answer behind it.
 
-    again: the arguments once more, to see whether fn has changed them. Raises Trouble with a sentence for students.
+    again: the arguments once more, to see whether fn has changed them; without them nothing is watched. Raises Trouble with a sentence for students.
     """
     names = exercise.names
     learned = _learned(exercise, names, args)
     try:
-        with _watched(exercise.forbids):
+        with _watched(exercise.forbids if again else ()):
             answer = fn(*args)
     except Trouble:
         raise
@@ -113,7 +113,9 @@ def _read(value) -> list[Tensor]:
 
 
 def plain(tensor: Tensor) -> Tensor:
-    """On the CPU, in float64; one number has no shape."""
+    """On the CPU, in float64; one number has no shape. Raises TypeError if it is complex."""
+    if tensor.is_complex():
+        raise TypeError("complex numbers")
     tensor = tensor.detach().to("cpu", torch.float64)
     return tensor.reshape(()) if tensor.numel() == 1 else tensor
 
@@ -190,7 +192,7 @@ def outcome(exercise, fn: Callable, numbers: list[int]) -> dict:
 
     Each case is called twice, with another random seed: whoever draws numbers of their own answers twice differently.
     """
-    said, out, state = Printed(), (sys.stdout, sys.stderr), _state()
+    said, out, state, drawn = Printed(), (sys.stdout, sys.stderr), _state(), np.random.get_state()
     try:
         sys.stdout = sys.stderr = said
         answers, shown, failed = [], "", None
@@ -223,6 +225,7 @@ def outcome(exercise, fn: Callable, numbers: list[int]) -> dict:
         return {"trouble": str(trouble), "printed": said.text}
     finally:
         sys.stdout, sys.stderr = out
+        np.random.set_state(drawn)
         torch.set_default_dtype(state["torch's default dtype"])
         torch.set_grad_enabled(state["torch's gradient mode"])
 
