@@ -49,12 +49,19 @@ class Worker:
         self.said.put(b"")
 
     def ask(self, request: bytes) -> dict:
-        """The outcome of a request. Raises Trouble if it takes too long, too much memory, or ends the process."""
+        """The outcome of a request. Raises Trouble if it takes too long, too much memory, or ends the process.
+
+        Raises ConnectionError if there is no worker to ask.
+        """
         if not self.ready:
-            self.said.get()  # it is warm
-            self.ready = True
+            self.ready = self.said.get() == b"warm"
+        if not self.ready:
+            raise ConnectionError("it does not start")
         _write(self.process.stdin, request)
-        process = psutil.Process(int(self.said.get()))
+        pid = self.said.get()
+        if not pid:
+            raise ConnectionError("it has ended")
+        process = psutil.Process(int(pid))
         try:
             answer = self._wait(process)
         except BaseException:
@@ -98,15 +105,17 @@ def outcome(exercise, fn: Callable, numbers: list[int]) -> dict:
     """trial.outcome in the worker, or here in a thread if fn cannot be sent there; then "note" says so."""
     try:
         request = _packed((exercise, fn, numbers))
-    except Exception as error:
+        try:
+            found = _worker().ask(request)
+        finally:
+            if not FORKS:  # one answer each: whatever the function has changed goes with it
+                _current[:] = [Worker()]
+    except trial.Trouble:
+        raise
+    except Exception as error:  # it cannot be pickled, or there is no worker
         found = _here(exercise, fn, numbers)
         why = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}" if str(error) else type(error).__name__
         return found | {"note": f"(Your function could not be sent to a process of its own, so it ran here. {why})"}
-    try:
-        found = _worker().ask(request)
-    finally:
-        if not FORKS:  # one answer each: whatever the function has changed goes with it
-            _current[:] = [Worker()]
     if "answers" in found:
         found["answers"] = [answer and [_tensor(part) for part in answer] for answer in found["answers"]]
     return found
