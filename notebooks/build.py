@@ -25,6 +25,7 @@ import io
 import os
 import re
 import sys
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -110,13 +111,29 @@ def lesson(source: Path) -> NotebookNode:
         notebook.cells[0].source = "\n".join([title, "", badge(f"{source.stem}.ipynb"), *rest])
     for i, cell in enumerate(notebook.cells):
         cell.id = f"{source.stem}-{i:02d}"
-        cell.metadata = {}
+        cell.metadata = NotebookNode()
+    graded(notebook)
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
         "minidiff": {"source_sha256": hashlib.sha256(source.read_bytes()).hexdigest()},
     }
     return notebook
+
+
+def graded(notebook: NotebookNode) -> None:
+    """Add nbgrader's metadata: a cell with a solution is answered by students, and the check behind it gives the points."""
+    for cell, check in pairwise(notebook.cells):
+        if SOLUTION.search(cell.source) and (called := re.match(r"check\.(\w+)\(", check.source)):
+            name, both = called[1], {"schema_version": 3, "task": False}
+            cell.metadata["nbgrader"] = both | {"grade_id": name, "grade": False, "locked": False, "solution": True}
+            check.metadata["nbgrader"] = both | {
+                "grade_id": f"{name}-check",
+                "grade": True,
+                "locked": True,
+                "solution": False,
+            }
+            check.metadata["nbgrader"]["points"] = CHECKS[name].points
 
 
 def student(lesson: NotebookNode) -> NotebookNode | None:
@@ -131,7 +148,7 @@ def student(lesson: NotebookNode) -> NotebookNode | None:
         elif SOLUTION.search(cell.source):
             cell.source = SOLUTION.sub(r"\1# your code here\n\1raise NotImplementedError", cell.source)
         elif cell.source.startswith("check."):
-            cell.metadata = {"tags": ["raises-exception"]}  # "Run All" goes on below an exercise that is not done yet
+            cell.metadata["tags"] = ["raises-exception"]  # "Run All" goes on below an exercise that is not done yet
     return notebook
 
 
@@ -196,22 +213,58 @@ def small(png: str) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
+FOR_TEACHERS = """# Exercises
+
+The lessons without their solutions. Run a notebook from the top. `make notebooks` writes this page from `minidiff/course/checks/`.
+
+## How a check decides
+
+A check calls the student's function on 24 cases, which are made by rule from what the exercise says of its arguments: one
+image and several, as many images as rows, schedules with and without alpha^2 + sigma^2 = 1, both ends of every interval, values beyond [-1, 1].
+A loss must have the right gradient too. An answer is right if it agrees with the right one to three digits in all of them, whatever its form.
+Then the answer is compared, on these and on fresh cases:
+
+1. with every mistake below. Each row stands for a function that computes it, so a diagnosis is never a guess. The last column links to a public
+   thread in which people met the mistake, or one close to it;
+2. with what has become of the right answer, such as "half of the right answer in every case", "clamped to [-1, 1]", "axes in another order";
+3. with the right answer to other arguments, such as "`1 - t` in the place of `t`";
+4. with two known mistakes at once;
+5. by what the wrong cases have in common, such as "right where alpha^2 + sigma^2 = 1, and wrong in every other case".
+
+Whatever is said holds on all cases, and the smallest case that goes wrong is printed, to be redone by hand. The function runs in a process of its
+own, for at most 3 seconds and with at most 2 GB: whatever it does, the notebook goes on.
+
+## Grading with nbgrader
+
+The executed lessons carry nbgrader's metadata: each is the source of an assignment. In a folder for the course, with `pip install nbgrader`:
+
+```
+mkdir -p source/01_corruption && cp .../notebooks/01_corruption.ipynb source/01_corruption/
+nbgrader generate_assignment 01_corruption
+nbgrader autograde 01_corruption --Execute.timeout=600
+nbgrader generate_feedback 01_corruption
+```
+
+Easy exercises give 1 point, medium ones 2, hard ones 3. What is right in part gives a part of the points: one of two values in a dict, one of two kinds
+of answer, or so many wrong functions caught out of all. `python tests/grading.py` grades all lessons' solutions, untouched copies, and copies with two mistakes."""
+
+
 def mistakes() -> str:
-    """A page for teachers: all mistakes that the checks know."""
-    lines = [
-        "# Exercises",
-        "",
-        "The lessons without their solutions. Run a notebook from the top. Each exercise has a check that names the mistake.",
-        "Below is every mistake that the checks know. Each row stands for a function that computes it, so a diagnosis is",
-        "never a guess. The last column links to a public thread in which people met the mistake, or one close to it.",
-        "`make notebooks` writes this page from `minidiff/course/checks/`.",
-    ]
+    """A page for teachers: how checks decide, grading, and all mistakes that they know."""
+    lines = [FOR_TEACHERS]
     for name, exercise in CHECKS.items():
-        lines += ["", f"## {name}", "", "| it looks like | in pictures | met |", "|---|---|---|"]
+        lines += [
+            "",
+            f"## {name}",
+            "",
+            f"{exercise.points} point{'s' * (exercise.points > 1)}. Expected is {exercise.returns}.",
+            "",
+        ]
+        lines += ["| it looks like | in pictures | met |", "|---|---|---|"] if exercise.bugs else []
         for bug in exercise.bugs:
             met = f"[{bug.met.removeprefix('https://github.com/')}]({bug.met})" if bug.met else ""
             lines.append(f"| {bug.looks_like} | {bug.in_pictures} | {met} |".replace("**", r"\*\*"))
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines).rstrip() + "\n"
 
 
 def main() -> None:

@@ -16,13 +16,18 @@ def loss_picture_by_picture(net, x0, eps, t, alpha, sigma):
     total = 0.0
     for i in range(len(x0)):
         x = alpha[i : i + 1] * x0[i : i + 1] + sigma[i : i + 1] * eps[i : i + 1]
-        total += float(((net(x, t[i : i + 1]) - eps[i : i + 1]) ** 2).mean())
+        total = total + ((net(x, t[i : i + 1]) - eps[i : i + 1]) ** 2).mean()
     return total / len(x0)
 
 
 def loss_in_float32(net, x0, eps, t, alpha, sigma):
     x0, eps, t, alpha, sigma = (value.float() for value in (x0, eps, t, alpha, sigma))
     return reduce((eps - net(torch.lerp(eps * sigma, x0 + eps * sigma, alpha), t)) ** 2, "b c h w -> ", "mean")
+
+
+@torch.compile
+def x0_from_eps_compiled(x, eps_hat, alpha, sigma):
+    return (x - sigma * eps_hat) / alpha
 
 
 def x0_from_eps_by_ratio(x, eps_hat, alpha, sigma):
@@ -109,7 +114,7 @@ def ema_in_float32(begin, n, decay):
 
 FORMS = {
     "l02_loss": [loss_by_pytorch, loss_picture_by_picture, loss_in_float32],
-    "l02_x0_from_eps": [x0_from_eps_by_ratio, x0_from_eps_by_library, x0_from_eps_in_float32],
+    "l02_x0_from_eps": [x0_from_eps_by_ratio, x0_from_eps_by_library, x0_from_eps_in_float32, x0_from_eps_compiled],
     "l02_x0_from_v": [x0_from_v_by_eps, x0_from_v_by_angle, x0_from_v_picture_by_picture],
     "l02_best_guess": [best_guess_by_library, best_guess_in_loops, best_guess_in_float32],
     "l02_ema": [ema_in_place, ema_by_sum, ema_in_float32],

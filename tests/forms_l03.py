@@ -69,11 +69,6 @@ def order_by_polyfit(steps, errors):
     return -np.polyfit(np.log(steps.numpy()), np.log(errors.numpy()), 1)[0]
 
 
-def order_by_ends(steps, errors):
-    """A power law is known from two points; plain numbers in a list, base 10."""
-    return math.log10(errors[0] / errors[-1]) / math.log10(steps[-1] / steps[0])
-
-
 def order_by_least_squares(steps, errors):
     rows = torch.stack([steps.log2(), torch.ones_like(steps)], dim=1)
     return -torch.linalg.lstsq(rows, errors.log2()[:, None]).solution[0, 0]
@@ -84,5 +79,5 @@ FORMS = {
     "l03_ddim_step": [ddim_as_euler, ddim_by_shrinking],
     "l03_walk": [walk_by_index, walk_by_recursion],
     "l03_heun_step": [heun_by_correction, heun_by_two_eulers],
-    "l03_order": [order_by_polyfit, order_by_ends, order_by_least_squares],
+    "l03_order": [order_by_polyfit, order_by_least_squares],
 }

@@ -61,13 +61,8 @@ def res_block_in_steps(x, emb, norm1, conv1, project, norm2, conv2, shortcut):
 def res_block_in_float32(x, emb, norm1, conv1, project, norm2, conv2, shortcut):
     silu = torch.nn.SiLU()
     x, emb = x.float(), emb.float()
-    told = project(silu(emb)).reshape(*emb.shape, 1, 1)
+    told = project(silu(emb)).reshape(len(x), -1, 1, 1)
     return conv2(silu(norm2(told.expand(-1, -1, *x.shape[2:]) + conv1(silu(norm1(x)))))) + shortcut(x)
-
-
-def attention_by_pytorch(q, k, v, heads):
-    q, k, v = (rearrange(z, "b n (h d) -> b h n d", h=heads) for z in (q, k, v))
-    return rearrange(F.scaled_dot_product_attention(q, k, v), "b h n d -> b n (h d)")
 
 
 def attention_head_by_head(q, k, v, heads):
@@ -114,6 +109,6 @@ FORMS = {
     ],
     "l05_group_norm": [group_norm_by_pytorch, group_norm_by_einops, group_norm_in_loops],
     "l05_res_block": [res_block_in_steps, res_block_in_float32],
-    "l05_attention": [attention_by_pytorch, attention_head_by_head, attention_by_einsum],
+    "l05_attention": [attention_head_by_head, attention_by_einsum],
     "l05_unet": [unet_with_a_stack, unet_by_recursion],
 }

@@ -1,6 +1,7 @@
 """Right answers to the exercises of lesson 06, each written in another way: all of them must pass."""
 
 import copy
+from fractions import Fraction
 
 import numpy as np
 import torch
@@ -24,6 +25,29 @@ def records_one_by_one(raw, side):
 def records_by_einops(raw, side):
     bytes_ = rearrange(raw, "(n r) -> n r", r=3 * side**2 + 1)[:, 1:]
     return rearrange(bytes_ / 255, "n (c h w) -> n c h w", c=3, h=side) * 2 - 1
+
+
+def records_as_nested_lists(raw, side):
+    """A list of images, of lists of planes, of lists of rows of plain numbers."""
+    rows = raw.reshape(-1, 1 + 3 * side**2)[:, 1:].tolist()
+    value = [[byte / 127.5 - 1 for byte in row] for row in rows]
+    plane = side * side
+    return [
+        [[row[c * plane + i * side : c * plane + (i + 1) * side] for i in range(side)] for c in range(3)]
+        for row in value
+    ]
+
+
+def days_by_fractions(steps, batch, trial_steps, trial_batch, trial_seconds):
+    seconds = Fraction(trial_seconds) * steps * batch / (trial_steps * trial_batch)
+    return seconds / 86_400
+
+
+def mirror_by_a_view(pictures, coins):
+    """A numpy view with a negative stride."""
+    out = pictures.numpy().copy()
+    out[coins.numpy()] = out[coins.numpy(), :, :, ::-1]
+    return out[:, :, :, ::-1][:, :, :, ::-1]
 
 
 def mirror_in_place_of_a_copy(pictures, coins):
@@ -105,9 +129,9 @@ def album_with_the_weights_put_back(begin, n, every, decay):
 
 
 FORMS = {
-    "l06_records": [records_by_numpy, records_one_by_one, records_by_einops],
-    "l06_mirror": [mirror_in_place_of_a_copy, mirror_one_by_one, mirror_by_index],
-    "l06_days": [days_by_hours, days_by_tensors],
+    "l06_records": [records_by_numpy, records_one_by_one, records_by_einops, records_as_nested_lists],
+    "l06_mirror": [mirror_in_place_of_a_copy, mirror_one_by_one, mirror_by_index, mirror_by_a_view],
+    "l06_days": [days_by_hours, days_by_tensors, days_by_fractions],
     "l06_larger": [larger_by_ratio, larger_by_library, larger_in_float32],
     "l06_album": [album_by_library, album_with_the_weights_put_back],
 }

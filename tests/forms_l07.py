@@ -60,19 +60,11 @@ def belief_by_backward(denoise, classify, x, t, labels, alpha, sigma, w):
         return denoise(x, t) - w * sigma**2 / alpha * x.grad
 
 
-def belief_by_guide(denoise, classify, x, t, labels, alpha, sigma, w):
-    from minidiff.diffusion import Schedule, guide
-
-    def log_p(x, t, x0_hat):
-        return classify(x, t).log_softmax(1)[range(len(x)), labels]
-
-    path = Schedule(*(lambda t, c=c: torch.full_like(t, c) for c in (alpha, sigma, 0.0)))
-    return guide(denoise, log_p, path, w)(x, t)
-
-
 FORMS = {
     "l07_log_p": [log_p_by_cross_entropy, log_p_by_gather_in_float32, log_p_by_hand],
     "l07_gradient": [gradient_by_backward, gradient_picture_by_picture, gradient_given_ones],
     "l07_move": [move_by_scores, move_in_a_loop, move_by_noise],
-    "l07_belief": [belief_by_backward, belief_by_guide],
+    "l07_belief": [
+        belief_by_backward,
+    ],
 }

@@ -20,10 +20,6 @@ def drop_by_arithmetic(context, null, u, p):
     return keep * context + (1 - keep) * null
 
 
-def guided_in_two_passes(net, x, t, text, null, w):
-    return (1 - w) * net(x, t, null) + w * net(x, t, text)
-
-
 def guided_text_first(net, x, t, text, null, w):
     both = net(x.repeat(2, 1, 1, 1), t.repeat(2), torch.cat([text, null]))
     with_text, without = both.split(len(x))
@@ -33,15 +29,8 @@ def guided_text_first(net, x, t, text, null, w):
 def guided_as_the_paper_has_it(net, x, t, text, null, w):
     x, t, text, null = (z.float() for z in (x, t, text, null))
     theirs = w - 1
-    return (1 + theirs) * net(x, t, text) - theirs * net(x, t, null)
-
-
-def guided_picture_by_picture(net, x, t, text, null, w):
-    def alone(k):
-        pair = net(x[[k, k]], t[[k, k]], torch.stack([null[k], text[k]]))
-        return pair[0] + (pair[1] - pair[0]) * w
-
-    return torch.stack([alone(k) for k in range(len(x))])
+    with_text, without = net(torch.cat([x, x]), torch.cat([t, t]), torch.cat([text, null])).chunk(2)
+    return (1 + theirs) * with_text - theirs * without
 
 
 def away_in_a_loop(nothing, text, negative, t, w, low, high):
@@ -99,10 +88,8 @@ def maps_in_loops(q, k, height):
 FORMS = {
     "l09_drop": [drop_in_a_loop, drop_with_an_index, drop_by_arithmetic],
     "l09_guided": [
-        guided_in_two_passes,
         guided_text_first,
         guided_as_the_paper_has_it,
-        guided_picture_by_picture,
     ],
     "l09_away": [away_in_a_loop, away_by_choosing],
     "l09_rescale": [rescale_one_factor, rescale_in_a_loop, rescale_with_the_other_n],

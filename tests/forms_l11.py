@@ -14,9 +14,15 @@ def start_by_counting(times, strength, mean, scaling, eps):
 def start_skipping(times, strength, mean, scaling, eps):
     steps = list(zip(times[:-1], times[1:], strict=True))
     left = steps[len(steps) - int(len(steps) * strength) :]
-    t = left[0][0]
+    t = left[0][0] if left else times[-1]
     z = scaling * mean
     return {"times": torch.stack([t, *[s for _, s in left]]), "x": z + t * (eps - z)}
+
+
+def start_with_lists(times, strength, mean, scaling, eps):
+    steps = len(times) - 1
+    left = times.tolist()[steps - int(strength * steps) :]
+    return {"times": left, "x": ((1 - left[0]) * scaling * mean + left[0] * eps).tolist()}
 
 
 def keep_by_where(x, known, mask, noises, t, k):
@@ -68,7 +74,7 @@ def report_by_popping(needed, found):
 
 
 FORMS = {
-    "l11_start": [start_by_counting, start_skipping],
+    "l11_start": [start_by_counting, start_skipping, start_with_lists],
     "l11_keep": [keep_by_where, keep_in_float32],
     "l11_clean": [clean_in_a_loop, clean_by_logarithms],
     "l11_report": [report_as_a_list, report_by_popping],

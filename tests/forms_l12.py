@@ -4,15 +4,6 @@ import torch
 import torch.nn.functional as F
 
 
-def operations_by_a_counter(batch, before, after, side, kernel, stride, padding):
-    from torch.utils.flop_counter import FlopCounterMode
-
-    layer = torch.nn.Conv2d(before, after, kernel, stride=stride, padding=padding, device="meta")
-    with FlopCounterMode(display=False) as counter:
-        layer(torch.zeros(batch, before, side, side, device="meta"))
-    return counter.get_total_flops()
-
-
 def operations_by_shapes(batch, before, after, side, kernel, stride, padding):
     places = len(range(0, side + 2 * padding - kernel + 1, stride))
     numbers = batch * after * places**2
@@ -94,7 +85,7 @@ def step_by_hand(weight, x, target, lr):
 
 
 FORMS = {
-    "l12_operations": [operations_by_a_counter, operations_by_shapes],
+    "l12_operations": [operations_by_shapes],
     "l12_memory": [memory_by_real_tensors, memory_line_by_line],
     "l12_gradient": [gradient_by_shares, gradient_in_a_loop, gradient_picture_by_picture],
     "l12_visits": [visits_in_a_loop, visits_by_split, visits_by_axes],

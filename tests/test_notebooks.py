@@ -51,7 +51,7 @@ def test_the_students_notebook_is_made_from_this_source(source):
 def test_the_page_of_mistakes_is_made_from_the_checks():
     page = (FOLDER / "exercises/README.md").read_text()
     assert page == build.mistakes(), "run: make notebooks"
-    assert re.findall(r"^## (.+)", page, re.M) == list(CHECKS)
+    assert re.findall(r"^## (l\d\d.+)", page, re.M) == list(CHECKS)
 
 
 def test_a_changed_source_is_noticed(tmp_path):
@@ -228,7 +228,9 @@ def test_every_check_refuses_the_untouched_answer_and_takes_the_solution(source)
         if "BEGIN SOLUTION" not in solved.source:
             continue
         name, function = re.fullmatch(r"check\.(\w+)\((\w+)\)", check.source).groups()
-        assert check.metadata == {"tags": ["raises-exception"]}
+        assert check.metadata["tags"] == ["raises-exception"]
+        assert cell.metadata["nbgrader"]["grade_id"] == name and cell.metadata["nbgrader"]["solution"]
+        assert check.metadata["nbgrader"]["grade_id"] == f"{name}-check" and check.metadata["nbgrader"]["grade"]
         names = {}
         exec("import math, torch\nfrom itertools import pairwise", names)
         exec(cell.source, names)

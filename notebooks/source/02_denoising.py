@@ -678,6 +678,30 @@ def x0_from_v(x, v, alpha, sigma):
 check.l02_x0_from_v(x0_from_v)
 
 # %% [markdown]
+# ### Exercise · Catch the bug
+# *medium, 8 minutes.* Now you write the test, and the check hands it functions: two that do exercise 2 right, and some that are each wrong in one way.
+# `x0_from_eps` is one of them, with the arguments of exercise 2. Return True if it is right, and False, or let an `assert` fail, if it is not.
+#
+# <details><summary>Hint</summary>
+# You know an $x_0$ and an $\varepsilon$ if you make them yourself. And a function that goes wrong for several images may be right for a single one.
+# </details>
+
+
+# %%
+def catch_x0_from_eps(x0_from_eps):
+    """True if a function that should find the clean image does."""
+    ### BEGIN SOLUTION
+    x0, eps = torch.randn(2, 3, 2, 4, 5)
+    angle = torch.tensor([0.2, 0.7, 1.3]).reshape(3, 1, 1, 1)
+    alpha, sigma = angle.cos(), angle.sin()
+    return torch.allclose(x0_from_eps(alpha * x0 + sigma * eps, eps, alpha, sigma), x0, atol=1e-3)
+    ### END SOLUTION
+
+
+# %%
+check.l02_catch(catch_x0_from_eps)
+
+# %% [markdown]
 # ### Exercise 4 · The average of the weights
 # *medium, 8 minutes.* While a network trains, its weights tremble. One draws with their exponential moving average, which after every training step becomes
 # `decay` times itself plus `1 - decay` times the new weights, and which begins with the weights before training.

@@ -730,6 +730,38 @@ def heun_step(slope, x, t, t_to):
 check.l03_heun_step(heun_step)
 
 # %% [markdown]
+# ### Exercise · Catch the bug
+#
+# *medium, 8 minutes.*
+#
+# Now you write the test, and the check hands it functions: two that take the step of exercise 1 as they should, and some that are each wrong in one
+# way. `ddim_step` is one of them. Return True if it is right, and False, or let an `assert` fail, if it is not.
+#
+# <details><summary>Hint</summary>
+#
+# Make an $x_t$ of an $x_0$ and an $\varepsilon$ that you know, and let x0_hat be exactly $x_0$. Where must the step lead then? Look at more than the last one.
+#
+# </details>
+
+
+# %%
+def catch_ddim_step(ddim_step):
+    """True if a function that should take a step of DDIM does."""
+    ### BEGIN SOLUTION
+    x0, eps = torch.randn(2, 2, 3, 4)
+    for numbers in ((0.6, 0.8, 0.96, 0.28), (0.5, 0.5, 0.8, 0.2), (0.8, 0.6, 1.0, 0.0)):
+        alpha, sigma, alpha_to, sigma_to = torch.tensor(numbers)
+        x_to = ddim_step(alpha * x0 + sigma * eps, x0, alpha, sigma, alpha_to, sigma_to)
+        if not torch.allclose(x_to, alpha_to * x0 + sigma_to * eps, atol=1e-3):
+            return False
+    return True
+    ### END SOLUTION
+
+
+# %%
+check.l03_catch(catch_ddim_step)
+
+# %% [markdown]
 # ### Exercise 4 · DDPM's step
 #
 # *medium, 12 minutes.*

@@ -637,6 +637,35 @@ def attention(q, k, v, heads):
 check.l05_attention(attention)
 
 # %% [markdown]
+# ### Exercise · Catch the bug
+#
+# *medium, 8 minutes.*
+#
+# Now you write the test, and the check hands it functions: two that do exercise 4 right, and some that are each wrong in one way. `attention` is one of
+# them. Return True if it is right, and False, or let an `assert` fail, if it is not. Here `scaled_dot_product_attention` is welcome.
+#
+# <details><summary>Hint</summary>
+#
+# PyTorch's function wants (B, heads, N, d). Choose sizes that differ, more than one head, and numbers so large that the softmax is far from even.
+#
+# </details>
+
+
+# %%
+def catch_attention(attention):
+    """True if a function that should be attention is."""
+    ### BEGIN SOLUTION
+    q, k, v = 2 * torch.randn(2, 3, 8), 2 * torch.randn(2, 5, 8), torch.randn(2, 5, 8)
+    heads = (z.unflatten(2, (2, 4)).transpose(1, 2) for z in (q, k, v))
+    expected = torch.nn.functional.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
+    return torch.allclose(attention(q, k, v, 2), expected, atol=1e-3)
+    ### END SOLUTION
+
+
+# %%
+check.l05_catch(catch_attention)
+
+# %% [markdown]
 # ### Exercise 5 · The UNet
 #
 # *hard, 12 minutes.*

@@ -634,6 +634,42 @@ def guided(net, x, t, text, null, w):
 check.l09_guided(guided)
 
 # %% [markdown]
+# ### Exercise · Catch the bug
+#
+# *medium, 8 minutes.*
+#
+# Now you write the test, and the check hands it functions: two that do exercise 2 right, and some that are each wrong in one way. `guided` is one of
+# them. Return True if it is right, and False, or let an `assert` fail, if it is not. You choose the `net`: a line of arithmetic will do.
+#
+# <details><summary>Hint</summary>
+#
+# What must come out at $w = 0$, at $w = 1$, and beyond? Let the answer of your `net` depend on all three arguments and leave [-1, 1], and give every image tokens of its own.
+#
+# </details>
+
+
+# %%
+def catch_guided(guided):
+    """True if a function that should guide without a classifier does."""
+    ### BEGIN SOLUTION
+    x, t = torch.randn(3, 1, 2, 2), torch.tensor([0.2, 0.5, 0.9])
+    text, null = torch.randn(2, 3, 2, 4)
+
+    def net(x, t, context):
+        return 3 * x + (t + 4 * context.mean((1, 2))).reshape(-1, 1, 1, 1)
+
+    without, with_words = net(x, t, null), net(x, t, text)
+    for w in (0.0, 1.0, 4.0):
+        if not torch.allclose(guided(net, x, t, text, null, w), without + w * (with_words - without), atol=1e-3):
+            return False
+    return True
+    ### END SOLUTION
+
+
+# %%
+check.l09_catch(catch_guided)
+
+# %% [markdown]
 # ### Exercise 3 · Away from something, for some of the time
 #
 # *medium, 10 minutes.*

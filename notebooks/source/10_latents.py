@@ -885,6 +885,40 @@ def slerp(a, b, amount):
 check.l10_slerp(slerp)
 
 # %% [markdown]
+# ### Exercise · Catch the bug
+#
+# *medium, 8 minutes.*
+#
+# Now you write the test, and the check hands it functions: two that do exercise 5 right, and some that are each wrong in one way. `slerp` is one of
+# them. Return True if it is right, and False, or let an `assert` fail, if it is not.
+#
+# <details><summary>Hint</summary>
+#
+# Between two vectors of one length you know where on the arc the result must be. Take a batch in which every image has an angle of its own, and look at the ends.
+#
+# </details>
+
+
+# %%
+def catch_slerp(slerp):
+    """True if a function that should interpolate along the arc does."""
+    ### BEGIN SOLUTION
+    angles = torch.tensor([0.5, 1.5, 2.5])
+    a, b, expected = torch.zeros(3, 3, 2, 2, 2)
+    a[:, 0, 0, 0] = 5
+    b[:, 0, 0, 0], b[:, 1, 1, 1] = 5 * angles.cos(), 5 * angles.sin()
+    for amount in (0.0, 0.3, 1.0):
+        expected[:, 0, 0, 0], expected[:, 1, 1, 1] = 5 * (amount * angles).cos(), 5 * (amount * angles).sin()
+        if not torch.allclose(slerp(a, b, amount), expected, atol=1e-2):
+            return False
+    return True
+    ### END SOLUTION
+
+
+# %%
+check.l10_catch(catch_slerp)
+
+# %% [markdown]
 # ## Where to go next
 #
 # You have all parts of Stable Diffusion now: a text tower, a UNet with cross-attention, classifier-free guidance, and a VAE. What is missing is size. Lesson 12 counts what it takes to train that; and the classes you have used

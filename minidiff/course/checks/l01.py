@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from minidiff.course.checks.exercise import Bug, Exercise, noise
+from minidiff.course.checks.exercise import Bug, exercise
 
 # Pixels for a network -----------------------------------------------------------------------
 
@@ -14,14 +14,17 @@ def to_model(pixels: Tensor) -> Tensor:
     return pixels.double() / 127.5 - 1
 
 
-l01_to_model = Exercise(
-    "to_model",
+exercise(
+    "l01_to_model",
     to_model,
-    lambda: [
-        ("black, gray and white, as bytes", (torch.tensor([0, 51, 102, 204, 255], dtype=torch.uint8),)),
-        ("a picture of one colour", (torch.full((2, 1, 2, 2), 153, dtype=torch.uint8),)),
-    ],
+    lambda d: (d.uniform(0, 255, *d.choose("shape", [(5,), (2, 3), d.sizes("B C H W")]), digits=0).to(torch.uint8),),
     (
+        Bug(
+            lambda pixels: (pixels * 2).double() / 255 - 1,
+            "bytes that overflow: 2 * 128 is 0 in uint8, which ends at 255.",
+            "the order: make floats of the bytes first, then compute.",
+            "light pixels come out dark, with hard edges where 127 turns into 128.",
+        ),
         Bug(
             lambda pixels: pixels.double() / 255,
             "pictures in [0, 1] where [-1, 1] is expected.",
@@ -54,6 +57,7 @@ l01_to_model = Exercise(
             "three gray levels are left, like a bad photocopy.",
         ),
     ),
+    returns="a tensor of floats, in the shape of `pixels`",
 )
 
 
@@ -64,10 +68,10 @@ def one_step(x: Tensor, eps: Tensor, beta: float) -> Tensor:
     return math.sqrt(1 - beta) * x + math.sqrt(beta) * eps
 
 
-l01_one_step = Exercise(
-    "one_step",
+exercise(
+    "l01_one_step",
     one_step,
-    lambda: [(f"beta = {beta}", (noise(1, 1, 3, 3), noise(1, 1, 3, 3, seed=1), beta)) for beta in (0.25, 0.04, 0.7)],
+    lambda d: (*d.images(2), d.number_in("beta", 0, 1)),
     (
         Bug(
             lambda x, eps, beta: math.sqrt(1 - beta) * x + beta * eps,
@@ -108,6 +112,7 @@ l01_one_step = Exercise(
             "there is no visible effect, since -eps is as likely as eps. But the network is then taught the wrong sign.",
         ),
     ),
+    returns="a tensor of the shape of `x`, (B, C, H, W)",
 )
 
 
@@ -122,20 +127,23 @@ def add_noise(x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
     return _per_picture(alpha) * x0 + _per_picture(sigma) * eps
 
 
-def _add_noise_cases():
-    angle = torch.tensor([0.3, 0.7, 1.2], dtype=torch.float64)
-    alpha, sigma = angle.cos(), angle.sin()
-    return [
-        ("three pictures of 3x3", (noise(3, 1, 3, 3), noise(3, 1, 3, 3, seed=1), alpha, sigma)),
-        ("one picture of 4x5", (noise(1, 2, 4, 5), noise(1, 2, 4, 5, seed=1), alpha[:1], sigma[:1])),
-    ]
-
-
-l01_add_noise = Exercise(
-    "add_noise",
+exercise(
+    "l01_add_noise",
     add_noise,
-    _add_noise_cases,
+    lambda d: (*(images := d.images(2)), *d.coefficients(len(images[0]))[1:]),
     (
+        Bug(
+            lambda x0, eps, alpha, sigma: _per_picture(alpha).sqrt() * x0 + _per_picture(sigma) * eps,
+            "a root drawn of alpha, as papers do that call its square alpha.",
+            "the factor in front of x0. In this course alpha is the factor itself.",
+            "pictures that are too clear under the noise at every time.",
+        ),
+        Bug(
+            lambda x0, eps, alpha, sigma: _per_picture(alpha).sqrt() * x0 + _per_picture(1 - alpha).sqrt() * eps,
+            "alpha taken for alpha-bar: roots are drawn of it and of 1 - alpha, and sigma is not used.",
+            "both factors. In this course alpha and sigma are the factors themselves.",
+            "the noise comes too late, and is too weak at intermediate times.",
+        ),
         Bug(
             lambda x0, eps, alpha, sigma: alpha * x0 + sigma * eps,
             "silent broadcasting: (B,) times (B, C, H, W) multiplies columns, not pictures, and raises no error if W is B.",
@@ -183,4 +191,6 @@ l01_add_noise = Exercise(
             "the picture never vanishes: at t = 1 it still shows through.",
         ),
     ),
+    returns="a tensor of the shape of `x0`, (B, C, H, W)",
+    points=2,
 )

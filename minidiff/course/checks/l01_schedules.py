@@ -5,7 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from minidiff.course.checks.exercise import Bug, Exercise
+from minidiff.course.checks.cases import Draw
+from minidiff.course.checks.exercise import Bug, exercise
 
 # A table of alphas --------------------------------------------------------------------------
 
@@ -14,13 +15,17 @@ def alphas(betas: Tensor) -> Tensor:
     return torch.cumprod(1 - betas, dim=0).sqrt()
 
 
-l01_alphas = Exercise(
-    "alphas",
+def _alphas_given(d: Draw):
+    most = d.choose("betas", {"small betas": 0.02, "": 0.5, "a last beta of 1": 0.9})
+    betas = d.uniform(0, most, *d.sizes("N"), digits=3)
+    betas[-1] = 1.0 if most == 0.9 else betas[-1]
+    return (betas,)
+
+
+exercise(
+    "l01_alphas",
     alphas,
-    lambda: [
-        ("betas = 0.1, 0.2, 0.3", (torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64),)),
-        ("five times 0.15", (torch.full((5,), 0.15, dtype=torch.float64),)),
-    ],
+    _alphas_given,
     (
         Bug(
             lambda betas: torch.cumprod(1 - betas, dim=0),
@@ -67,6 +72,8 @@ l01_alphas = Exercise(
             "the process runs backwards, from noise to picture.",
         ),
     ),
+    returns="a tensor (N)",
+    points=2,
 )
 
 
@@ -77,13 +84,10 @@ def cosine_time(snr: Tensor) -> Tensor:
     return torch.atan(snr**-0.5) * 2 / math.pi
 
 
-l01_cosine_time = Exercise(
-    "cosine_time",
+exercise(
+    "l01_cosine_time",
     cosine_time,
-    lambda: [
-        ("SNR = 4, 1 and 0.01", (torch.tensor([4.0, 1.0, 0.01], dtype=torch.float64),)),
-        ("SNR = 100", (torch.tensor([100.0], dtype=torch.float64),)),
-    ],
+    lambda d: (10 ** d.uniform(-4, 4, *d.sizes("N"), digits=1),),
     (
         Bug(
             lambda snr: torch.atan(1 / snr) * 2 / math.pi,
@@ -116,4 +120,6 @@ l01_cosine_time = Exercise(
             "all pictures are cleaner than asked for.",
         ),
     ),
+    returns="a tensor (N)",
+    points=3,
 )

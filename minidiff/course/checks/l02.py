@@ -3,9 +3,11 @@
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from minidiff.course.checks.exercise import Bug, Exercise, noise
+from minidiff.course.checks.cases import Draw
+from minidiff.course.checks.catch import catch
+from minidiff.course.checks.exercise import Bug, exercise
 
 # Noise, ask, compare ------------------------------------------------------------------------
 
@@ -14,26 +16,28 @@ def loss(net: Callable, x0: Tensor, eps: Tensor, t: Tensor, alpha: Tensor, sigma
     return (net(alpha * x0 + sigma * eps, t) - eps).square().mean()
 
 
-def _net(x: Tensor, t: Tensor) -> Tensor:
-    t = torch.as_tensor(t).to(x.dtype).reshape(-1, 1, 1, 1)
-    return torch.tanh((1 + t) * x) - 0.5 * t
+class _Net(nn.Module):
+    """A network of two weights, tanh(a (1 + t) x) - b t: it looks at the time."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = (nn.Parameter(torch.tensor(value, dtype=torch.float64)) for value in (0.8, 0.5))
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        t = torch.as_tensor(t).to(x.dtype).reshape(-1, 1, 1, 1)
+        return torch.tanh(self.a * (1 + t) * x) - self.b * t
 
 
-def _loss_cases():
-    t = torch.tensor([0.2, 0.5, 0.9], dtype=torch.float64)
-    angle = (t * torch.pi / 2).reshape(-1, 1, 1, 1)  # not flow, where sigma is t and both mean the same
-    alpha, sigma = angle.cos(), angle.sin()
-    x0, eps = noise(3, 1, 2, 4).clamp(-1, 1), noise(3, 1, 2, 4, seed=1)
-    return [
-        ("three pictures of 2x4", (_net, x0, eps, t, alpha, sigma)),
-        ("two of them, t = 0.5 and 0.9", (_net, x0[1:], eps[1:], t[1:], alpha[1:], sigma[1:])),
-    ]
+def _loss_given(d: Draw):
+    x0, eps = d.images(2)
+    t, alpha, sigma = d.coefficients(len(x0), 1, 1, 1)
+    return _Net(), x0, eps, t.flatten(), alpha, sigma
 
 
-l02_loss = Exercise(
-    "loss",
+exercise(
+    "l02_loss",
     loss,
-    _loss_cases,
+    _loss_given,
     (
         Bug(
             lambda net, x0, eps, t, alpha, sigma: (net(alpha * x0 + sigma * eps, t) - x0).square().mean(),
@@ -104,6 +108,8 @@ l02_loss = Exercise(
             "the loss looks healthy, but the sampler counts the other way and draws noise.",
         ),
     ),
+    returns="one number, as a tensor",
+    gradient=("net",),
 )
 
 
@@ -114,25 +120,16 @@ def x0_from_eps(x: Tensor, eps_hat: Tensor, alpha: Tensor, sigma: Tensor) -> Ten
     return (x - sigma * eps_hat) / alpha
 
 
-def _answer_cases():
-    """(x, what the network said, alpha, sigma) at two times of the cosine schedule, and at one a picture."""
-
-    def coefficients(*times: float) -> tuple[Tensor, Tensor]:
-        angle = (torch.tensor(times, dtype=torch.float64) * torch.pi / 2).reshape(-1, 1, 1, 1)
-        return angle.cos(), angle.sin()
-
-    x, said = noise(2, 1, 2, 3, seed=2), noise(2, 1, 2, 3, seed=3)
-    return [
-        ("t = 0.3", (x, said, *coefficients(0.3, 0.3))),
-        ("t = 0.9", (x, said, *coefficients(0.9, 0.9))),
-        ("one picture at t = 0.2, one at t = 0.6", (x, said, *coefficients(0.2, 0.6))),
-    ]
+def _answer_given(d: Draw, *on: str):
+    """(x, what the network said, alpha, sigma), short of t = 1, where alpha may be 0."""
+    x, said = d.images(2)
+    return x, said, *d.coefficients(len(x), 1, 1, 1, high=0.95, on=on or ("circle", "flow", "edm"))[1:]
 
 
-l02_x0_from_eps = Exercise(
-    "x0_from_eps",
+exercise(
+    "l02_x0_from_eps",
     x0_from_eps,
-    _answer_cases,
+    _answer_given,
     (
         Bug(
             lambda x, eps_hat, alpha, sigma: x - sigma * eps_hat,
@@ -177,6 +174,7 @@ l02_x0_from_eps = Exercise(
             "pictures that are as dim as x, with some noise in the negative.",
         ),
     ),
+    returns="a tensor of the shape of `x`, (B, C, H, W)",
 )
 
 
@@ -187,10 +185,10 @@ def x0_from_v(x: Tensor, v: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
     return alpha * x - sigma * v
 
 
-l02_x0_from_v = Exercise(
-    "x0_from_v",
+exercise(
+    "l02_x0_from_v",
     x0_from_v,
-    _answer_cases,
+    lambda d: _answer_given(d, "circle"),
     (
         Bug(
             lambda x, v, alpha, sigma: alpha * x + sigma * v,
@@ -230,4 +228,19 @@ l02_x0_from_v = Exercise(
             "dim pictures with noise that stays.",
         ),
     ),
+    returns="a tensor of the shape of `x`, (B, C, H, W)",
+    points=2,
 )
+
+
+# A test of it -------------------------------------------------------------------------------
+
+
+def there_and_back(x0_from_eps: Callable) -> bool:
+    x0, eps = 2 * torch.randn(2, 3, 2, 3, 4)
+    angle = torch.tensor([0.2, 0.7, 1.3]).reshape(3, 1, 1, 1)
+    alpha, sigma = angle.cos(), angle.sin()
+    return torch.allclose(x0_from_eps(alpha * x0 + sigma * eps, eps, alpha, sigma), x0, atol=1e-3)
+
+
+catch("l02_catch", "l02_x0_from_eps", there_and_back, points=2)

@@ -6,7 +6,8 @@ from itertools import count
 import torch
 from torch import Tensor
 
-from minidiff.course.checks.exercise import Bug, Exercise, noise
+from minidiff.course.checks.cases import Draw, once
+from minidiff.course.checks.exercise import Bug, exercise
 
 # The best guess there is --------------------------------------------------------------------
 
@@ -20,13 +21,17 @@ def _squares(x: Tensor, points: Tensor) -> Tensor:
     return (x[:, None] - points[None]).square().sum(2)
 
 
-l02_best_guess = Exercise(
-    "best_guess",
+def _guess_given(d: Draw):
+    b, n, size = d.sizes("B N D")
+    points = d.normal(n, size)
+    points[0] = points[-1] if d.choose("points", {"": False, "two equal points": n > 2}) else points[0]
+    return d.normal(b, size), points, *(float(value) for value in d.coefficients(low=0.4)[1:])
+
+
+exercise(
+    "l02_best_guess",
     best_guess,
-    lambda: [
-        ("t = 0.5", (noise(3, 2), noise(5, 2, seed=1), 0.8, 0.6)),
-        ("t = 0.8", (noise(2, 3, seed=2), noise(4, 3, seed=3), 0.4, 0.9)),
-    ],
+    _guess_given,
     (
         Bug(
             lambda x, points, alpha, sigma: points[_squares(x, alpha * points).argmin(1)],
@@ -96,6 +101,8 @@ l02_best_guess = Exercise(
             "pictures much too bright where many points are near, and dark where none is.",
         ),
     ),
+    returns="a tensor (B, D)",
+    points=3,
 )
 
 
@@ -117,17 +124,22 @@ def _average(begin: Callable, n: int, decay: float, start: Callable) -> dict[str
     return mean
 
 
-def _begin() -> tuple[dict[str, Tensor], Callable]:
+def _begin(d: Draw) -> Callable[[], tuple[dict[str, Tensor], Callable]]:
     """A network of two tensors and an optimizer that changes them in place."""
-    weights = {"bias": noise(2), "weight": 1 + noise(2, 2, seed=1)}
-    tensors, steps = list(weights.values()), count(1)
+    bias, weight = d.normal(2), 1 + d.normal(2, 2)
 
-    def training_step() -> None:
-        step = next(steps)
-        for tensor in tensors:
-            tensor.mul_(0.8).add_(step / 2)
+    def begin():
+        weights = {"bias": bias.clone(), "weight": weight.clone()}
+        tensors, steps = list(weights.values()), count(1)
 
-    return weights, training_step
+        def training_step() -> None:
+            step = next(steps)
+            for tensor in tensors:
+                tensor.mul_(0.8).add_(step / 2)
+
+        return weights, training_step
+
+    return begin
 
 
 def _same_tensors_in_place(begin, n, decay):
@@ -175,13 +187,10 @@ def _once_at_the_end(begin, n, decay):
     return {name: decay * start[name] + (1 - decay) * weights[name] for name in start}
 
 
-l02_ema = Exercise(
-    "ema",
+exercise(
+    "l02_ema",
     ema,
-    lambda: [
-        ("4 steps, decay 0.75", (_begin, 4, 0.75)),
-        ("3 steps, decay 0.9", (_begin, 3, 0.9)),
-    ],
+    lambda d: (once("begin", _begin(d)), d.whole("n", 1, 5), d.number_in("decay", 0, 1)),
     (
         Bug(
             _last_weights,
@@ -243,4 +252,6 @@ l02_ema = Exercise(
             "https://github.com/huggingface/diffusers/issues/5783",
         ),
     ),
+    returns="a dict with the names of `weights`, of tensors",
+    points=2,
 )

@@ -5,18 +5,21 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from minidiff.course.checks.exercise import Bug, Exercise, noise
+from minidiff.course.checks.cases import Draw
+from minidiff.course.checks.catch import catch
+from minidiff.course.checks.exercise import Bug, exercise
 
 
-def _numbers(*values: float) -> tuple[Tensor, ...]:
-    return tuple(torch.tensor(value, dtype=torch.float64) for value in values)  # torch.sqrt takes no plain number
+def _given(d: Draw, tensors: int) -> tuple[Tensor, ...]:
+    """Tensors of one shape; alpha and sigma at a time, and at an earlier one, which may be the end."""
+    t = d.uniform(0.05, 1, 2).sort(descending=True).values
+    t[1] *= d.choose("to", {"": 0.9, "the last step, to sigma_to = 0": 0.0})
+    _, alpha, sigma = d.at(t)
+    return *d.images(tensors), alpha[0], sigma[0], alpha[1], sigma[1]
 
 
-_STRIDES = (  # alpha, sigma, alpha_to, sigma_to: on a circle, on a straight line, and a last step
-    ("alpha 0.6 to 0.96", _numbers(0.6, 0.8, 0.96, 0.28)),
-    ("alpha 0.5 to 0.8, sigma 0.5 to 0.2", _numbers(0.5, 0.5, 0.8, 0.2)),
-    ("the last step, to sigma_to = 0", _numbers(0.8, 0.6, 1.0, 0.0)),
-)
+# torch.sqrt takes no plain number
+
 
 # DDPM's ancestral step ----------------------------------------------------------------------
 
@@ -43,10 +46,10 @@ def _ancestral(mean: Callable = _mean, std: Callable = _std) -> Callable:
     return lambda x, x0_hat, noise, *at: mean(x, x0_hat, *at) + std(*at) * noise
 
 
-l03_ancestral_step = Exercise(
-    "ancestral_step",
+exercise(
+    "l03_ancestral_step",
     ancestral_step,
-    lambda: [(at, (noise(2, 2), noise(2, 2, seed=1), noise(2, 2, seed=2), *n)) for at, n in _STRIDES],
+    lambda d: _given(d, 3),
     (
         Bug(
             _ancestral(std=lambda *at: _added(*at).sqrt()),
@@ -99,6 +102,8 @@ l03_ancestral_step = Exercise(
             "no picture at all: the numbers grow without end, or there is the root of a negative one.",
         ),
     ),
+    returns="a tensor of the shape of `x`",
+    points=2,
 )
 
 
@@ -109,10 +114,10 @@ def ddim_step(x, x0_hat, alpha, sigma, alpha_to, sigma_to) -> Tensor:
     return alpha_to * x0_hat + sigma_to * (x - alpha * x0_hat) / sigma
 
 
-l03_ddim_step = Exercise(
-    "ddim_step",
+exercise(
+    "l03_ddim_step",
     ddim_step,
-    lambda: [(at, (noise(2, 2), noise(2, 2, seed=1), *numbers)) for at, numbers in _STRIDES],
+    lambda d: _given(d, 2),
     (
         Bug(
             lambda x, x0_hat, a, s, a_to, s_to: a_to * x0_hat + s_to * (x - a * x0_hat),
@@ -166,6 +171,7 @@ l03_ddim_step = Exercise(
             "a gray weave: a negative of the picture sits in the noise and eats at it from step to step.",
         ),
     ),
+    returns="a tensor of the shape of `x`",
 )
 
 
@@ -177,13 +183,15 @@ def heun_step(slope, x, t, t_to) -> Tensor:
     return x + (t_to - t) * (here + slope(x + (t_to - t) * here, t_to)) / 2
 
 
-l03_heun_step = Exercise(
-    "heun_step",
+def _slope(x: Tensor, t: Tensor) -> Tensor:
+    """sin(2 x) + x t^2"""
+    return torch.sin(2 * x) + x * t**2
+
+
+exercise(
+    "l03_heun_step",
     heun_step,
-    lambda: [
-        (f"t = {t}, t_to = {to}", (lambda x, t: torch.sin(2 * x) + x * t**2, noise(2, 2), *_numbers(t, to)))
-        for t, to in ((0.9, 0.4), (0.5, 0.25))
-    ],
+    lambda d: (_slope, *d.images(1), *d.uniform(0, 1, 2)),
     (
         Bug(
             lambda slope, x, t, t_to: x + (t_to - t) * slope(x, t),
@@ -229,4 +237,22 @@ l03_heun_step = Exercise(
             "as far off as Euler, to the other side: first order.",
         ),
     ),
+    returns="a tensor of the shape of `x`",
+    points=2,
 )
+
+
+# A test of DDIM's step ----------------------------------------------------------------------
+
+
+def stays_on_the_path(ddim_step: Callable) -> bool:
+    x0, eps = 2 * torch.randn(2, 2, 3, 4)
+    for numbers in ((0.6, 0.8, 0.96, 0.28), (0.5, 0.5, 0.8, 0.2), (0.8, 0.6, 1.0, 0.0)):
+        alpha, sigma, alpha_to, sigma_to = torch.tensor(numbers)
+        x_to = ddim_step(alpha * x0 + sigma * eps, x0, alpha, sigma, alpha_to, sigma_to)
+        if not torch.allclose(x_to, alpha_to * x0 + sigma_to * eps, atol=1e-3):
+            return False
+    return True
+
+
+catch("l03_catch", "l03_ddim_step", stays_on_the_path, points=2)

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from minidiff.course.checks.exercise import Bug, Exercise, noise
+from minidiff.course.checks.cases import Draw
+from minidiff.course.checks.exercise import Bug, exercise
 
 # The loop -----------------------------------------------------------------------------------
 
@@ -32,14 +33,28 @@ def _toy_step(x: Tensor, x0_hat: Tensor, t: Tensor, t_to: Tensor) -> Tensor:
     return x0_hat + (t_to + 0.1) / (t + 0.1) * (x - x0_hat)  # sigma = t + 0.1: some noise is left at t = 0
 
 
-l03_walk = Exercise(
-    "sampling loop",
+exercise(
+    "l03_walk",
     lambda denoise, step, x, times: sample(denoise, step, x, times),
-    lambda: [
-        (f"times {', '.join(f'{t:g}' for t in times)}", (_toy_denoise, _toy_step, noise(2, 2), torch.tensor(times)))
-        for times in ([1.0, 0.7, 0.3, 0.0], [0.9, 0.5, 0.4])
-    ],
+    lambda d: (
+        _toy_denoise,
+        _toy_step,
+        *d.images(1),
+        d.uniform(0, 1, d.whole("n", 1, 4) + 1, digits=3).sort(descending=True).values,
+    ),
     (
+        Bug(
+            lambda denoise, step, x, times: sample(denoise, step, x, torch.cat([times, times.new_zeros(1)])),
+            "a step too many: from the last time on to 0, which was not asked for.",
+            "where the loop ends: at the last of `times`, whatever it is.",
+            "there is no visible effect where the times end at 0; elsewhere a picture that is cleaner than it should be.",
+        ),
+        Bug(
+            lambda denoise, step, x, times: sample(lambda z, t: denoise(x, times[0]), step, x, times),
+            "a denoiser that was called once, before the loop: every step uses its first answer.",
+            "which lines are inside of the loop: after each step the network looks again.",
+            "the blurry mean of all that is possible, as from a single step.",
+        ),
         Bug(
             _loop(last=-1),
             "a loop without its last step.",
@@ -92,6 +107,7 @@ l03_walk = Exercise(
             "noise, or no picture at all: a step that leaves from sigma = 0 divides by it.",
         ),
     ),
+    returns="a tensor of the shape of `x`",
 )
 
 
@@ -107,15 +123,20 @@ def order(steps: Tensor, errors: Tensor) -> Tensor:
     return -_fit(steps.log(), errors.log())
 
 
-def _order_case(factor: float, power: float, *steps: float) -> tuple[str, tuple]:
-    counts = torch.tensor(steps, dtype=torch.float64)
-    return f"errors of {factor:g} / n^{power:g}", (counts, factor * counts**-power)
+def _order_given(d: Draw):
+    """Errors of a power law; in most cases they obey it only nearly, as real ones do."""
+    (n,) = d.sizes("N", N=(3, 6))
+    steps = torch.tensor(d.random.sample(range(2, 65), n), dtype=torch.float64)
+    power = d.choose("order", [1.0, 2.0, 1.5, 4.0])
+    scatter = d.choose("scatter", {"errors of an exact law": 0.0, "errors of no exact law": 0.3})
+    errors = d.random.uniform(0.1, 5) * steps**-power * (scatter * d.normal(n)).exp()
+    return steps, errors
 
 
-l03_order = Exercise(
-    "order",
+exercise(
+    "l03_order",
     order,
-    lambda: [_order_case(3, 2, 4, 8, 16, 32), _order_case(0.7, 1, 5, 10, 20), _order_case(2, 1.5, 3, 12, 30)],
+    _order_given,
     (
         Bug(
             lambda steps, errors: _fit(steps.log(), errors.log()),
@@ -154,4 +175,6 @@ l03_order = Exercise(
             "order 0.5 where it is 2; at order 1 the two agree.",
         ),
     ),
+    returns="one number",
+    points=3,
 )

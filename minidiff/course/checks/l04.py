@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from minidiff.course.checks.exercise import Bug, Exercise, noise
+from minidiff.course.checks.cases import Draw, noise
+from minidiff.course.checks.exercise import Bug, exercise
+from minidiff.course.checks.trial import Trouble
 
 # Accuracy, digit by digit -------------------------------------------------------------------
 
@@ -12,16 +14,22 @@ def accuracy_by_class(answers: Tensor, wanted: Tensor, classes: int) -> Tensor:
     return torch.stack([(answers[wanted == d] == d).double().mean() for d in range(classes)])
 
 
-l04_accuracy = Exercise(
-    "accuracy_by_class",
+def _accuracy_given(d: Draw):
+    """Every class is wanted; in some cases one is never answered."""
+    classes, n = d.whole("classes", 2, 4), d.random.randint(1, 6)
+    wanted = torch.cat([torch.arange(classes), d.labels(n, classes)])[
+        torch.tensor(d.random.sample(range(classes + n), classes + n))
+    ]
+    answers = torch.where(d.labels(classes + n, 2) > 0, wanted, d.labels(classes + n, classes))
+    never = d.choose("answers", {"": classes, "class 0 is never answered": 0, "no answer is right": -1})
+    answers = (wanted + 1) % classes if never < 0 else torch.where(answers == never, 1, answers)
+    return answers, wanted, classes
+
+
+exercise(
+    "l04_accuracy",
     accuracy_by_class,
-    lambda: [
-        (
-            "nine pictures of three classes",
-            (torch.tensor([0, 1, 0, 2, 1, 1, 2, 2, 0]), torch.tensor([0, 0, 0, 0, 1, 1, 1, 2, 2]), 3),
-        ),
-        ("five of two", (torch.tensor([1, 0, 1, 1, 1]), torch.tensor([0, 0, 1, 1, 0]), 2)),
-    ],
+    _accuracy_given,
     (
         Bug(
             lambda answers, wanted, classes: (answers == wanted).double().mean(),
@@ -78,6 +86,7 @@ l04_accuracy = Exercise(
             "two classes that are always mistaken for each other look perfect.",
         ),
     ),
+    returns="a tensor (classes)",
 )
 
 
@@ -85,12 +94,13 @@ l04_accuracy = Exercise(
 
 
 class _TinyJudge(nn.Module):
-    """Batch normalisation, three features, two classes; left in training mode."""
+    """Batch normalisation, three features, two classes; left in training mode. It takes so many images at a time."""
 
-    def __init__(self):
+    def __init__(self, pixels: int, most: int):
         super().__init__()
+        self.most = most
         self.normalise = nn.BatchNorm2d(1, dtype=torch.float64)
-        self.squeeze = nn.Linear(4, 3, dtype=torch.float64)
+        self.squeeze = nn.Linear(pixels, 3, dtype=torch.float64)
         self.classify = nn.Linear(3, 2, dtype=torch.float64)
         with torch.no_grad():
             self.normalise.running_mean.fill_(-0.3)
@@ -100,6 +110,8 @@ class _TinyJudge(nn.Module):
                 layer.bias.copy_(noise(*layer.bias.shape, seed=20 + seed))
 
     def features(self, x: Tensor) -> Tensor:
+        if len(x) > self.most:
+            raise Trouble(f"Your function shows the judge {len(x)} images at a time, and `size` is {self.most}.")
         return self.squeeze(self.normalise(x.double()).flatten(1)).relu()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -117,13 +129,18 @@ def _asked(**mistake):
     return lambda judge, pictures, size: features_of(judge, pictures, size, **mistake)
 
 
-l04_features = Exercise(
-    "features_of",
+def _features_given(d: Draw):
+    n, h, w = d.sizes("N H W")
+    size = d.whole("size", 1, n)
+    judge = _TinyJudge(h * w, size)
+    judge.train(d.choose("mode", {"a judge in training mode": True, "a judge in evaluation mode": False}))
+    return judge, d.uniform(0, 1, n, 1, h, w), size
+
+
+exercise(
+    "l04_features",
     lambda judge, pictures, size: features_of(judge, pictures, size),
-    lambda: [
-        ("five pictures, two at a time", (_TinyJudge(), noise(5, 1, 2, 2, seed=4).sigmoid(), 2)),
-        ("four pictures, all at a time", (_TinyJudge(), noise(4, 1, 2, 2, seed=5).sigmoid(), 4)),
-    ],
+    _features_given,
     (
         Bug(
             _asked(train=True),
@@ -189,4 +206,5 @@ l04_features = Exercise(
             "a distance that is too large, since it was taken of too few pictures.",
         ),
     ),
+    returns="a tensor (N, D)",
 )

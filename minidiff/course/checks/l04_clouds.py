@@ -5,7 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from minidiff.course.checks.exercise import Bug, Exercise, noise
+from minidiff.course.checks.cases import Draw
+from minidiff.course.checks.exercise import Bug, exercise
 from minidiff.course.checks.l04_memory import distances
 
 # Precision ----------------------------------------------------------------------------------
@@ -20,22 +21,17 @@ def precision(real: Tensor, fake: Tensor, k: int) -> Tensor:
     return (distances(fake, real) <= reach(real, k)).any(1).double().mean()
 
 
-def _precision_cases():
-    page = torch.tensor([[0, 0], [1, 0.2], [0.3, 1], [3, 0.2], [3.6, 0.9], [2.2, 2.2], [6, 0]], dtype=torch.float64)
-    fake = torch.tensor(
-        [[0.4, 0.3], [0.9, 0.6], [1.9, 0.9], [0.1, 2.4], [2.0, 2.2], [7, 1], [5.5, 3], [9, 9]], dtype=torch.float64
-    )
-    return [
-        ("a page, k = 1", (page, fake, 1)),
-        ("a page, k = 2", (page, fake, 2)),
-        ("four dimensions, k = 3", (noise(9, 4), 0.8 * noise(12, 4, seed=1) + 0.7, 3)),
-    ]
+def _precision_given(d: Draw):
+    """Points on a grid: some lie on the border of a ball, and some are there twice."""
+    n, m, size = d.sizes("N M D", N=(3, 7), M=(4, 8))
+    k = d.whole("k", 1, n - 1)
+    return d.uniform(-2, 2, n, size, digits=0), d.uniform(-3, 3, m, size, digits=0), min(k, 3)
 
 
-l04_precision = Exercise(
-    "precision",
+exercise(
+    "l04_precision",
     precision,
-    _precision_cases,
+    _precision_given,
     (
         Bug(
             lambda real, fake, k: (
@@ -121,6 +117,8 @@ l04_precision = Exercise(
             "the more generated pictures there are, the smaller the balls.",
         ),
     ),
+    returns="one number",
+    points=2,
 )
 
 
@@ -144,19 +142,17 @@ def _apart(**mistake) -> Callable:
     return lambda a, b: frechet(a, b, **mistake)
 
 
-def _frechet_cases():
-    mix = torch.tensor([[1.0, 0.5, 0.0], [0.0, 1.0, -0.7], [0.3, 0.0, 1.0]], dtype=torch.float64)
-    shift = torch.tensor([0.5, -1.0, 0.2], dtype=torch.float64)
-    return [
-        ("seven and five points in 3 dimensions", (noise(7, 3, seed=6) @ mix, 0.6 * noise(5, 3, seed=7) + shift)),
-        ("six and eight, turned", (noise(6, 3, seed=8) @ mix.T + 2 * shift, 1.5 * noise(8, 3, seed=9) @ mix)),
-    ]
+def _frechet_given(d: Draw):
+    """Clouds that are turned and shifted; also of fewer points than dimensions."""
+    n, m, size = d.sizes("N M D", N=(2, 8), M=(2, 8))
+    scale = d.choose("spread", [1.0, 2.0, 0.3])
+    return d.normal(n, size) @ d.normal(size, size) + d.normal(size), scale * d.normal(m, size) @ d.normal(size, size)
 
 
-l04_frechet = Exercise(
-    "frechet",
+exercise(
+    "l04_frechet",
     lambda a, b: frechet(a, b),
-    _frechet_cases,
+    _frechet_given,
     (
         Bug(
             _apart(cov=lambda x: x.T.cov(correction=0)),
@@ -261,4 +257,6 @@ l04_frechet = Exercise(
             "everything smaller by the number of features.",
         ),
     ),
+    returns="one number",
+    points=3,
 )

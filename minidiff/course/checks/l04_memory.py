@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from minidiff.course.checks.exercise import Bug, Exercise, noise
+from minidiff.course.checks.cases import Draw
+from minidiff.course.checks.exercise import Bug, exercise
 
 # Learned by heart? --------------------------------------------------------------------------
 
@@ -20,23 +21,18 @@ def memorisation(queries: Tensor, train: Tensor, heldout: Tensor) -> Tensor:
     return _near(queries, train).mean() / _near(queries, heldout).mean()
 
 
-l04_memorisation = Exercise(
-    "memorisation",
+def _memorisation_given(d: Draw):
+    n, m, k, *shape = d.sizes("N M K C H W", K=(1, 5))
+    queries, train, heldout = (d.normal(size, *shape) for size in (n, m, k))
+    if n > 1 and d.choose("train", {"": False, "train holds one of the queries": True}):
+        train[-1] = queries[0]
+    return queries, train, heldout
+
+
+exercise(
+    "l04_memorisation",
     memorisation,
-    lambda: [
-        (
-            "three pictures, five in train, four held out",
-            (noise(3, 1, 2, 2), noise(5, 1, 2, 2, seed=1), noise(4, 1, 2, 2, seed=2)),
-        ),
-        (
-            "four pictures, of which train holds one",
-            (
-                noise(4, 1, 2, 3, seed=3),
-                torch.cat([noise(4, 1, 2, 3, seed=4), noise(4, 1, 2, 3, seed=3)[:1]]),
-                noise(3, 1, 2, 3, seed=5),
-            ),
-        ),
-    ],
+    _memorisation_given,
     (
         Bug(
             lambda queries, train, heldout: 1 / memorisation(queries, train, heldout),
@@ -105,4 +101,6 @@ l04_memorisation = Exercise(
             "the larger of the two pools wins the vote, whatever the model does.",
         ),
     ),
+    returns="one number",
+    points=2,
 )

@@ -5,7 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from minidiff.course.checks.exercise import Bug, Exercise, noise
+from minidiff.course.checks.cases import Draw
+from minidiff.course.checks.exercise import Bug, exercise
 
 # Time as waves ------------------------------------------------------------------------------
 
@@ -24,13 +25,10 @@ def _angles(time: Tensor, half: int, divisor: float | None = None, sign: int = -
     return time[:, None] * rates
 
 
-l05_time_embedding = Exercise(
-    "time_embedding",
+exercise(
+    "l05_time_embedding",
     time_embedding,
-    lambda: [
-        ("t = 0.0123 and 0.2047, dim = 8", (torch.tensor([0.0123, 0.2047], dtype=torch.float64), 8)),
-        ("t = 0.0006, 0.0305 and 0.1118, dim = 4", (torch.tensor([0.0006, 0.0305, 0.1118], dtype=torch.float64), 4)),
-    ],
+    lambda d: (d.uniform(0, 1, *d.sizes("B"), digits=4), 2 * d.whole("dim / 2", 1, 4)),
     (
         Bug(
             lambda t, dim: _waves(t, dim // 2),
@@ -101,6 +99,7 @@ l05_time_embedding = Exercise(
             "in the shipped model, digits under grain; a wave alone cannot tell on which side of its hill it is.",
         ),
     ),
+    returns="a tensor (B, dim)",
 )
 
 
@@ -143,18 +142,18 @@ def _every_other(x, groups, weight, bias, eps) -> Tensor:
     return _affine(_normed(x[:, order], groups, eps)[:, order.argsort()], weight, bias)
 
 
-def _group_norm_cases():
-    weight, bias = 1 + 0.5 * noise(6, seed=2), noise(6, seed=3)
-    return [
-        ("two pictures, 6 channels in 2 groups", (2 * noise(2, 6, 2, 3) + 1, 2, weight, bias, 0.1)),
-        ("one picture, 6 channels in 3 groups", (0.5 * noise(1, 6, 2, 2, seed=1) - 0.3, 3, weight, bias, 0.01)),
-    ]
+def _group_norm_given(d: Draw):
+    b, groups, each, h, w = d.sizes("B G K H W", G=(1, 3), K=(1, 3))
+    x = d.choose("size", [2.0, 0.3, 10.0]) * d.normal(b, groups * each, h, w) + d.normal(1)
+    if d.choose("content", {"": False, "a group of one value": True}):
+        x[0, :each] = 0.5
+    return x, groups, 1 + d.normal(groups * each), d.normal(groups * each), d.choose("eps", [0.1, 0.01, 1e-5])
 
 
-l05_group_norm = Exercise(
-    "group_norm",
+exercise(
+    "l05_group_norm",
     group_norm,
-    _group_norm_cases,
+    _group_norm_given,
     (
         Bug(
             lambda x, groups, weight, bias, eps: _affine(_normed(x, x.shape[1], eps), weight, bias),
@@ -231,4 +230,5 @@ l05_group_norm = Exercise(
             "in the shipped model, strokes too bold, and specks around them.",
         ),
     ),
+    returns="a tensor of the shape of `x`, (B, C, H, W)",
 )

@@ -2,9 +2,13 @@
 
 from collections.abc import Callable
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from minidiff.course.checks.exercise import Bug, Exercise, noise
+from minidiff.course.checks.cases import Draw
+from minidiff.course.checks.catch import catch
+from minidiff.course.checks.exercise import Bug, exercise
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
@@ -67,17 +71,19 @@ def _no_softmax(q, k, v, heads):
     return _join(_scores(q, k) / q.shape[-1] ** 0.5 @ v)
 
 
-def _attention_cases():
-    return [
-        ("3 queries, 5 keys, 4 channels, 2 heads", (1.5 * noise(2, 3, 4), 1.5 * noise(2, 5, 4, seed=1), noise(2, 5, 4, seed=2), 2)),
-        ("2 queries, 2 keys, 6 channels, 3 heads", (2 * noise(1, 2, 6, seed=3), noise(1, 2, 6, seed=4), noise(1, 2, 6, seed=5), 3)),
-    ]  # fmt: skip
+# fmt: skip
 
 
-l05_attention = Exercise(
-    "attention",
+def _attention_given(d: Draw):
+    b, n, places, heads, width = d.sizes("B N L heads d", heads=(1, 3), d=(1, 3))
+    q, k = 1.5 * d.normal(b, n, heads * width), 1.5 * d.normal(b, places, heads * width)
+    return q, k, d.normal(b, places, heads * width), heads
+
+
+exercise(
+    "l05_attention",
     attention,
-    _attention_cases,
+    _attention_given,
     (
         Bug(
             _scaled(lambda d, heads: 1 / d),
@@ -155,4 +161,20 @@ l05_attention = Exercise(
             "there is no visible effect in a network trained this way, and hardly any in the shipped model.",
         ),
     ),
+    returns="a tensor (B, N, C)",
+    points=2,
+    forbids=("scaled_dot_product_attention", "multi_head_attention_forward"),
 )
+
+
+# A test of it -------------------------------------------------------------------------------
+
+
+def as_pytorch_has_it(attention: Callable) -> bool:
+    q, k, v = 2 * torch.randn(2, 3, 8), 2 * torch.randn(2, 5, 8), torch.randn(2, 5, 8)
+    heads = (z.unflatten(2, (2, 4)).transpose(1, 2) for z in (q, k, v))
+    expected = F.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
+    return torch.allclose(attention(q, k, v, 2), expected, atol=1e-3)
+
+
+catch("l05_catch", "l05_attention", as_pytorch_has_it, points=2)

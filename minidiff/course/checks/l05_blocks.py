@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from minidiff.course.checks.exercise import Bug, Exercise, noise
+from minidiff.course.checks.cases import Draw
+from minidiff.course.checks.exercise import Bug, exercise
 
 # The residual block -------------------------------------------------------------------------
 
@@ -21,9 +22,8 @@ def _branch(x, emb, norm1, conv1, project, norm2, conv2) -> Tensor:
     return conv2(F.silu(norm2(h)))
 
 
-def _mix(seed: int, scale: float = 1.0) -> Callable[[Tensor], Tensor]:
-    """A 1x1 convolution of two channels, or a layer on two numbers."""
-    weight = scale * noise(2, 2, seed=seed)
+def _mix(weight: Tensor) -> Callable[[Tensor], Tensor]:
+    """A 1x1 convolution, or a layer on a row of numbers: weight is (out, in)."""
     return lambda x: torch.einsum("oc,bc...->bo...", weight.to(x.dtype), x)
 
 
@@ -31,19 +31,16 @@ def _norm(shift: float) -> Callable[[Tensor], Tensor]:
     return lambda x: F.group_norm(x, 1) + shift
 
 
-def _res_block_cases():
-    # as many pictures as rows, as many channels as columns: what is added along the wrong axes fails nowhere
-    layers = (_norm(0.3), _mix(2), _mix(3), _norm(-0.4), _mix(4), _mix(5))
-    return [
-        ("two pictures, two channels, 2x2", (noise(2, 2, 2, 2), noise(2, 2, seed=1), *layers)),
-        ("others, with a stronger emb", (2 * noise(2, 2, 2, 2, seed=6), 3 * noise(2, 2, seed=7), *layers)),
-    ]
+def _res_block_given(d: Draw):
+    b, c, h, w, size, out = d.sizes("B C H W D E", E=(2, 3))
+    first, project, second, shortcut = (_mix(d.normal(out, n)) for n in (c, size, out, c))
+    return d.normal(b, c, h, w), 2 * d.normal(b, size), _norm(0.3), first, project, _norm(-0.4), second, shortcut
 
 
-l05_res_block = Exercise(
-    "res_block",
+exercise(
+    "l05_res_block",
     res_block,
-    _res_block_cases,
+    _res_block_given,
     (
         Bug(
             lambda x, emb, n1, c1, p, n2, c2, s: _branch(x, emb, n1, c1, p, n2, c2),
@@ -125,4 +122,6 @@ l05_res_block = Exercise(
             "https://github.com/ialhashim/DenseDepth/issues/6",
         ),
     ),
+    returns="a tensor (B, C', H, W)",
+    points=2,
 )

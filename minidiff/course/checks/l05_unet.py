@@ -5,7 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from minidiff.course.checks.exercise import Bug, Exercise, noise
+from minidiff.course.checks.cases import Draw, noise
+from minidiff.course.checks.exercise import Bug, exercise
 
 
 def unet(x, levels, down, middle, up, shrink, grow) -> Tensor:
@@ -59,18 +60,15 @@ def _grow(x: Tensor) -> Tensor:
     return 1.5 * x - 0.5 * x.roll(1, dims=2)
 
 
-def _cases():
-    layers = (_block(10), _block(11), _block(12), _shrink, _grow)
-    return [
-        ("two levels", (noise(1, 2, 2, 3), 2, *layers)),
-        ("three levels", (noise(2, 2, 2, 2, seed=1), 3, *layers)),
-    ]
+def _unet_given(d: Draw):
+    b, h, w = d.sizes("B H W")
+    return d.normal(b, 2, h, w), d.whole("levels", 1, 3), _block(10), _block(11), _block(12), _shrink, _grow
 
 
-l05_unet = Exercise(
-    "unet",
+exercise(
+    "l05_unet",
     unet,
-    _cases,
+    _unet_given,
     (
         Bug(
             lambda x, levels, *layers: _unet(x, levels, *layers, taken=list(range(levels))),
@@ -150,4 +148,6 @@ l05_unet = Exercise(
             "you get an error before any picture: x has grown past its skip.",
         ),
     ),
+    returns="a tensor (B, C, H, W)",
+    points=3,
 )

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from minidiff.course.checks.exercise import Bug, Exercise, noise
+from minidiff.course.checks.cases import Draw
+from minidiff.course.checks.exercise import Bug, exercise
 
 # Records of bytes ---------------------------------------------------------------------------
 
@@ -19,20 +20,15 @@ def _pixels(raw: Tensor, side: int) -> Tensor:
     return raw.reshape(-1, 1 + 3 * side**2)[:, 1:].reshape(-1, 3, side, side)
 
 
-def _all_bytes(n: int, side: int) -> Tensor:
-    """n records, with labels 7, 2, 9, 4, ... and bytes that are all over the range."""
-    pixels = torch.arange(n * 3 * side**2).reshape(n, -1) * 67 % 256
-    labels = torch.tensor([[7], [2], [9], [4]])[:n]
-    return torch.cat([labels, pixels], dim=1).to(torch.uint8).flatten()
+def _records_given(d: Draw):
+    (n,), side = d.sizes("N", N=(1, 3)), d.whole("side", 1, 3)
+    return d.uniform(0, 255, n * (1 + 3 * side**2), digits=0).to(torch.uint8), side
 
 
-l06_records = Exercise(
-    "records",
+exercise(
+    "l06_records",
     records,
-    lambda: [
-        ("one record of a picture of 2 x 2", (_all_bytes(1, 2), 2)),
-        ("three records of pictures of 3 x 3", (_all_bytes(3, 3), 3)),
-    ],
+    _records_given,
     (
         Bug(
             lambda raw, side: (
@@ -100,6 +96,7 @@ l06_records = Exercise(
             "every picture lies on its side, mirrored.",
         ),
     ),
+    returns="a tensor (N, 3, side, side)",
 )
 
 
@@ -114,14 +111,21 @@ def _mirror_by(*dims: int) -> Callable:
     return lambda pictures, coins: torch.where(coins[:, None, None, None], pictures.flip(dims), pictures)
 
 
-l06_mirror = Exercise(
-    "mirror",
+exercise(
+    "l06_mirror",
     mirror,
-    lambda: [
-        ("4 pictures, two heads", (noise(4, 3, 2, 2), torch.tensor([True, False, False, True]))),
-        ("3 pictures, one head", (noise(3, 3, 3, 3, seed=1), torch.tensor([False, True, False]))),
-        ("2 pictures, no heads", (noise(2, 3, 2, 4, seed=2), torch.tensor([False, False]))),
-    ],
+    lambda d: (
+        pictures := d.images(1)[0],
+        d.choose(
+            "coins",
+            {
+                "": d.labels(len(pictures), 2),
+                "no heads": 0 * d.labels(len(pictures), 2),
+                "all heads": 0 * d.labels(len(pictures), 2) + 1,
+            },
+        )
+        > 0,
+    ),
     (
         Bug(
             lambda pictures, coins: pictures.flip(3) if coins.any() else pictures,
@@ -188,6 +192,7 @@ l06_mirror = Exercise(
             "https://github.com/lavi135246/pytorch-Learning-to-See-in-the-Dark/issues/11",
         ),
     ),
+    returns="a tensor of the shape of `pictures`, (B, C, H, W)",
 )
 
 
@@ -198,13 +203,20 @@ def days(steps: int, batch: int, trial_steps: int, trial_batch: int, trial_secon
     return steps * batch / (trial_steps * trial_batch / trial_seconds) / 86_400
 
 
-l06_days = Exercise(
-    "days",
+def _days_given(d: Draw):
+    same = d.choose("batches", {"": False, "a trial of the same batch": True})
+    steps, batch, small = (
+        round(10 ** d.random.uniform(3, 6)),
+        d.random.choice([16, 64, 128]),
+        d.random.choice([1, 8, 32]),
+    )
+    return steps, batch, d.random.randint(1, 30), batch if same else small, round(10 ** d.random.uniform(-1, 2), 2)
+
+
+exercise(
+    "l06_days",
     days,
-    lambda: [
-        ("a small trial for a long run", (800_000, 128, 3, 8, 12.0)),
-        ("a trial of the same batch", (50_000, 64, 20, 64, 10.0)),
-    ],
+    _days_given,
     (
         Bug(
             lambda steps, batch, n, small, seconds: steps * seconds / n / 86_400,
@@ -267,4 +279,5 @@ l06_days = Exercise(
             "there is no visible effect, but the slower the machine, the shorter the estimate.",
         ),
     ),
+    returns="one number",
 )

@@ -7,7 +7,8 @@ from itertools import count
 import torch
 from torch import Tensor
 
-from minidiff.course.checks.exercise import Bug, Exercise, noise
+from minidiff.course.checks.cases import Draw, once
+from minidiff.course.checks.exercise import Bug, exercise
 
 # Times for larger pictures ------------------------------------------------------------------
 
@@ -16,12 +17,13 @@ def larger(t: Tensor, s: float) -> Tensor:
     return s * t / (1 + (s - 1) * t)
 
 
-_TIMES = torch.tensor([0.1, 0.3, 0.5, 0.7, 0.95], dtype=torch.float64)
-
-l06_larger = Exercise(
-    "larger",
+exercise(
+    "l06_larger",
     larger,
-    lambda: [("twice as wide", (_TIMES.clone(), 2.0)), ("eight times as wide", (_TIMES.clone(), 8.0))],
+    lambda d: (
+        d.uniform(0, 0.95, *d.sizes("N")),
+        d.choose("s", {"s = 2": 2.0, "s = 8": 8.0, "s = 1": 1.0, "s = 1.5": 1.5}),
+    ),
     (
         Bug(
             lambda t, s: larger(t, s**2),
@@ -78,6 +80,8 @@ l06_larger = Exercise(
             "pictures a little noisier or cleaner than their time says.",
         ),
     ),
+    returns="a tensor (N)",
+    points=2,
 )
 
 
@@ -112,20 +116,25 @@ def _album(begin, n, every, decay, start: Callable = _copy, update: Callable = _
     return torch.stack(pictures)
 
 
-def _begin() -> tuple[dict[str, Tensor], Callable, Callable]:
+def _begin(d: Draw) -> Callable[[], tuple[dict[str, Tensor], Callable, Callable]]:
     """A network of two tensors and a counter, an optimizer that changes them in place, and a way to draw."""
-    weights = {"bias": noise(3), "scale": 1 + noise(3, seed=1), "seen": torch.tensor(0)}
-    steps = count(1)
+    bias, scale, shift = d.normal(3), 1 + d.normal(3), d.random.randint(0, 5)
 
-    def training_step() -> None:
-        weights["bias"].mul_(0.8).add_(next(steps) / 2)
-        weights["scale"].add_(0.3 * weights["bias"])
-        weights["seen"].add_(10)
+    def begin():
+        weights = {"bias": bias.clone(), "scale": scale.clone(), "seen": torch.tensor(shift)}
+        steps = count(1)
+
+        def training_step() -> None:
+            weights["bias"].mul_(0.8).add_(next(steps) / 2)
+            weights["scale"].add_(0.3 * weights["bias"])
+            weights["seen"].add_(10)
+
+        return weights, training_step, draw
 
     def draw(weights: dict[str, Tensor]) -> Tensor:
         return weights["bias"] + weights["scale"] * weights["seen"] / 100
 
-    return weights, training_step, draw
+    return begin
 
 
 def _training_weights(begin, n, every, decay):
@@ -178,13 +187,15 @@ def _everything_averaged(mean, weights, decay):
         mean[name] = decay * mean[name] + (1 - decay) * weight
 
 
-l06_album = Exercise(
-    "album",
+def _album_given(d: Draw):
+    every = d.whole("every", 1, 3)
+    return once("begin", _begin(d)), every * d.random.randint(1, 3), every, d.number_in("decay", 0, 1)
+
+
+exercise(
+    "l06_album",
     album,
-    lambda: [
-        ("6 steps, a picture every 2, decay 0.75", (_begin, 6, 2, 0.75)),
-        ("6 steps, a picture every 3, decay 0.9", (_begin, 6, 3, 0.9)),
-    ],
+    _album_given,
     (
         Bug(
             _training_weights,
@@ -256,4 +267,6 @@ l06_album = Exercise(
             "there is hardly any effect after many steps, but a mean that is updated in place would ruin training.",
         ),
     ),
+    returns="a tensor or a list, of one picture after the other (n / every, ...)",
+    points=3,
 )

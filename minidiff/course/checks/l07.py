@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from minidiff.course.checks.exercise import Bug, Exercise, noise
+from minidiff.course.checks.cases import Draw
+from minidiff.course.checks.exercise import Bug, exercise
 
 # What a classifier says about the wanted class ----------------------------------------------
 
@@ -15,13 +16,16 @@ def log_p(logits: Tensor, labels: Tensor) -> Tensor:
     return F.log_softmax(logits, dim=1)[torch.arange(len(labels)), labels]
 
 
-l07_log_p = Exercise(
-    "log_p",
+def _log_p_given(d: Draw):
+    b, classes = d.sizes("B K", K=(2, 5))
+    scale = d.choose("logits", {"": 2.0, "logits up to a hundred": 40.0})
+    return scale * d.normal(b, classes), d.labels(b, classes)
+
+
+exercise(
+    "l07_log_p",
     log_p,
-    lambda: [
-        ("three pictures, four classes", (2 * noise(3, 4), torch.tensor([2, 0, 3]))),
-        ("four pictures, three classes", (2 * noise(4, 3, seed=1), torch.tensor([1, 1, 0, 2]))),
-    ],
+    _log_p_given,
     (
         Bug(
             lambda logits, labels: log_p(logits, labels).exp(),
@@ -68,6 +72,7 @@ l07_log_p = Exercise(
             "all pictures pulled toward a mixture of all the classes of the batch.",
         ),
     ),
+    returns="a tensor (B)",
 )
 
 
@@ -94,13 +99,10 @@ def _of_length_1(log_p: Callable, x: Tensor) -> Tensor:
     return found / found.flatten(1).norm(dim=1).reshape(-1, *[1] * (x.ndim - 1))
 
 
-l07_gradient = Exercise(
-    "gradient",
+exercise(
+    "l07_gradient",
     gradient,
-    lambda: [
-        ("three pictures of 2x2", (_scored(noise(1, 2, 2, seed=5)), noise(3, 1, 2, 2))),
-        ("two pictures of 3x2", (_scored(noise(1, 3, 2, seed=6)), noise(2, 1, 3, 2, seed=1))),
-    ],
+    lambda d: (_scored(d.normal(*(x := d.images(1)[0]).shape[1:])), x),
     (
         Bug(
             lambda log_p, x: gradient(lambda z: log_p(z) / len(z), x),
@@ -140,4 +142,5 @@ l07_gradient = Exercise(
             "the same faint shape in every picture of the batch.",
         ),
     ),
+    returns="a tensor of the shape of `x`, (B, C, H, W)",
 )

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from minidiff.course.checks.exercise import Bug, Exercise, noise
+from minidiff.course.checks.cases import Draw
+from minidiff.course.checks.exercise import Bug, exercise
 from minidiff.course.checks.l07 import gradient
 
 # The estimate, moved ------------------------------------------------------------------------
@@ -20,20 +21,17 @@ def move(x0_hat: Tensor, gradient: Tensor, alpha: Tensor, sigma: Tensor, w: floa
     return x0_hat + w * _per_picture(sigma**2 / alpha) * gradient
 
 
-def _move_cases():
-    t = torch.tensor([0.3, 0.6, 0.9], dtype=torch.float64)
-    angle = torch.pi / 2 * t[:2]
-    return [
-        ("three times on the flow schedule, w = 2", (noise(3, 1, 3, 3), noise(3, 1, 3, 3, seed=1), 1 - t, t, 2.0)),
-        ("two on the cosine schedule, w = 0.5",
-         (noise(2, 1, 2, 2), noise(2, 1, 2, 2, seed=1), angle.cos(), angle.sin(), 0.5)),
-    ]  # fmt: skip
+# fmt: skip
 
 
-l07_move = Exercise(
-    "move",
+exercise(
+    "l07_move",
     move,
-    _move_cases,
+    lambda d: (
+        *(images := d.images(2)),
+        *d.coefficients(len(images[0]), low=0.05, high=0.95)[1:],
+        d.number_in("w", 0, 4),
+    ),
     (
         Bug(
             lambda x0_hat, gradient, alpha, sigma, w: x0_hat + w * gradient,
@@ -91,6 +89,8 @@ l07_move = Exercise(
             "pictures that are guided at one edge and not at the other.",
         ),
     ),
+    returns="a tensor of the shape of `x0_hat`, (B, C, H, W)",
+    points=2,
 )
 
 
@@ -126,9 +126,10 @@ def _denoised_after(denoise, classify, x, t, labels, alpha, sigma, w):
     return denoise(guided_x0(lambda z, t: z, classify, x, t, labels, alpha, sigma, w), t)
 
 
-def _guided_cases():
+def _guided_given(d: Draw):
     """A denoiser and a classifier that are a few fixed numbers, both of which look at the time."""
-    weights, spread = noise(3, 4, seed=7), noise(4, 4, seed=8)
+    (x,) = d.images(1)
+    weights, spread = d.normal(3, x[0].numel()), d.normal(x[0].numel(), x[0].numel())
 
     def classify(x, t):
         return torch.tanh(x.flatten(1) @ weights.to(x).T * (1.5 - t)) * (2 + t)
@@ -136,17 +137,14 @@ def _guided_cases():
     def denoise(x, t):
         return torch.tanh((x.flatten(1) @ spread.to(x)).reshape(x.shape) / (1 + t))
 
-    def case(t, count, w):
-        labels = torch.arange(count) % 3
-        return denoise, classify, noise(count, 1, 2, 2, seed=count), t, labels, 1 - t, t, w
-
-    return [("t = 0.5, w = 1", case(0.5, 3, 1.0)), ("t = 0.8, w = 3", case(0.8, 2, 3.0))]
+    t, alpha, sigma = (float(value) for value in d.coefficients(low=0.05, high=0.95))
+    return denoise, classify, x, t, d.labels(len(x), 3), alpha, sigma, d.number_in("w", 0, 4)
 
 
-l07_belief = Exercise(
-    "guided x0_hat",
+exercise(
+    "l07_belief",
     guided_x0,
-    _guided_cases,
+    _guided_given,
     (
         Bug(
             _pulled(lambda denoise, classify, x, t, labels: _pull(classify, denoise(x, t), t, labels)),
@@ -210,4 +208,7 @@ l07_belief = Exercise(
             "a denoiser that gets noise of the wrong strength: it wipes some of the guidance away again.",
         ),
     ),
+    returns="a tensor of the shape of `x`, (B, C, H, W)",
+    points=3,
+    forbids=("minidiff.",),
 )

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from minidiff.course.checks.exercise import Bug, Exercise, noise
+from minidiff.course.checks.cases import Draw
+from minidiff.course.checks.exercise import Bug, exercise
 
 # The matrix: pictures against texts ---------------------------------------------------------
 
@@ -28,17 +29,20 @@ def _as_is(z: Tensor) -> Tensor:
     return z
 
 
-def _matrix_cases():
-    return [
-        ("2 pictures and 3 texts, log_scale 0.5", (2 * noise(2, 4), noise(3, 4, seed=1), torch.tensor(0.5))),
-        ("3 pictures and 3 texts, log_scale 2", (noise(3, 5, seed=2), 3 * noise(3, 5, seed=3), torch.tensor(2.0))),
-    ]  # fmt: skip
+def _matrix_given(d: Draw):
+    b, t, size = d.sizes("B T D", T=(1, 4))
+    scale = d.choose("lengths", [1.0, 0.2, 3.0])
+    log_scale = d.choose("log_scale", {"log_scale = 0.5": 0.5, "log_scale = 5": 5.0, "log_scale = -1": -1.0})
+    return scale * d.normal(b, size), d.normal(t, size) / scale, torch.tensor(log_scale)
 
 
-l08_matrix = Exercise(
-    "matrix",
+# fmt: skip
+
+
+exercise(
+    "l08_matrix",
     matrix,
-    _matrix_cases,
+    _matrix_given,
     (
         Bug(
             _compared(_as_is, _as_is),
@@ -111,6 +115,7 @@ l08_matrix = Exercise(
             "there is no visible effect in training, since the loss is symmetric; in a search you get the pictures of a text for the texts of a picture.",
         ),
     ),
+    returns="a tensor (B, T)",
 )
 
 
@@ -126,18 +131,18 @@ def _rows(logits: Tensor) -> Tensor:
     return -logits.log_softmax(1).diagonal().mean()
 
 
-def _contrastive_cases():
-    return [
-        ("a matrix of 2 x 2", (torch.tensor([[2.0, 0.0], [1.5, 1.0]]),)),
-        ("a matrix of 3 x 3", (noise(3, 3),)),
-        ("a matrix of 4 x 4", (2 * noise(4, 4, seed=1) + 3 * torch.eye(4),)),
-    ]
+def _contrastive_given(d: Draw):
+    (n,) = d.sizes("N", N=(2, 4))
+    scale, lead = d.choose(
+        "logits", {"": (1.0, 0.0), "pairs that fit": (1.0, 2.0), "logits up to a hundred": (30.0, 0.0)}
+    )
+    return (scale * d.normal(n, n) + lead * torch.eye(n),)
 
 
-l08_contrastive = Exercise(
-    "contrastive",
+exercise(
+    "l08_contrastive",
     contrastive,
-    _contrastive_cases,
+    _contrastive_given,
     (
         Bug(
             _rows,
@@ -209,4 +214,6 @@ l08_contrastive = Exercise(
             "it may train, but it is another loss, in which nearly every entry of the matrix is a no.",
         ),
     ),
+    returns="one number, as a tensor",
+    gradient=("logits",),
 )

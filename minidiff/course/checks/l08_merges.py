@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from itertools import pairwise
 
-from minidiff.course.checks.exercise import Bug, Exercise
+from minidiff.course.checks.cases import Draw
+from minidiff.course.checks.exercise import Bug, exercise
 
 MARKED, MERGED = 256, 512  # id of a letter at the end of a word: + 256; merge k makes the piece 512 + k: as in CLIP
 
@@ -63,29 +64,29 @@ def _longest_first(letters, merges):
     return out
 
 
-def _merge_cases():
-    a, b, c, d = range(4)
-    end = MARKED
-    chain = [(b, c), (a, b), (512, d + end), (a, 514)]  # bc, ab, bcd., abcd.
-    plural = [(a, b + end), (a, b), (513, 513), (b, a)]  # ab., ab, abab, ba: a dot is the end of the word
-    same = [(a, a), (512, 512), (a, a + end), (512, a + end)]  # aa, aaaa, aa., aaa.
-    often = [(c, a), (a, b), (513, 513)]  # ca, ab, abab
-    short = [(c, d + end), (b, 512), (a, b)]  # cd., bcd., ab
-    return [
-        ("abcd, merges bc, ab, ...", ([a, b, c, d], chain)),
-        ("abab, merges ab., ab, ...", ([a, b, a, b], plural)),
-        ("aaaaaa, merges aa, ...", ([a] * 6, same)),
-        ("aaac, merges aa, ...", ([a, a, a, c], same)),
-        ("cababd, merges ca, ab, ...", ([c, a, b, a, b, d], often)),
-        ("abcd, merges cd., bcd., ab", ([a, b, c, d], short)),
-        ("the single letter c", ([c], chain)),
-    ]
+def _merge_given(d: Draw):
+    """A word of few letters, and merges that were learned from such words, so that they apply, overlap and compete."""
+    few, length = d.choose("letters", [1, 2, 3, 4]), d.choose("length", [1, 5, 6, 7, 8, 9])
+    letters = [d.random.randrange(few) for _ in range(length)]
+    merges: list[tuple[int, int]] = []
+    for _ in range(d.random.randint(3, 7)):
+        other = [d.random.randrange(few) for _ in range(length)]
+        word = d.random.choice(
+            [_mark(letters), *(merge(word, merges) for word in (letters, letters, other, other[:3] * 2))]
+        )
+        pairs = [pair for pair in pairwise(word) if pair not in merges]
+        merges += [d.random.choice(pairs)] if pairs else []
+    if d.choose("order", {"": False, "merges in another order than they were learned": True}):
+        fixed = [k for k, pair in enumerate(merges) if max(pair) < MERGED]  # the others are named by their place
+        for k, pair in zip(fixed, d.random.sample([merges[k] for k in fixed], len(fixed)), strict=True):
+            merges[k] = pair
+    return letters, merges
 
 
-l08_merge = Exercise(
-    "merge",
+exercise(
+    "l08_merge",
     merge,
-    _merge_cases,
+    _merge_given,
     (
         Bug(
             lambda letters, merges: _merge(_mark(letters), merges, lambda pairs, ranks: pairs[0]),
@@ -152,4 +153,6 @@ l08_merge = Exercise(
             "other pieces than in training, in some words.",
         ),
     ),
+    returns="a list of whole numbers",
+    points=3,
 )

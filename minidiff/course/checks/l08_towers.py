@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from minidiff.course.checks.exercise import Bug, Exercise, noise
+from minidiff.course.checks.cases import Draw
+from minidiff.course.checks.exercise import Bug, exercise
 
 # A picture as tokens ------------------------------------------------------------------------
 
@@ -36,17 +37,18 @@ def _far_pixels(x, kernel):
     return cut.flatten(3).flatten(1, 2) @ kernel.flatten(1).T
 
 
-def _tokens_cases():
-    return [
-        ("2 pictures of 2 x 2 patches", (noise(2, 3, 4, 4), noise(5, 3, 2, 2, seed=1), noise(5, seed=2), noise(5, 5, seed=3))),
-        ("a picture of 2 x 3 patches", (noise(1, 2, 4, 6, seed=4), noise(4, 2, 2, 2, seed=5), noise(4, seed=6), noise(7, 4, seed=7))),
-    ]  # fmt: skip
+def _tokens_given(d: Draw):
+    b, c, h, w, p, size = d.sizes("B C H W P D", H=(1, 3), W=(1, 3), P=(1, 3))
+    return d.normal(b, c, h * p, w * p), d.normal(size, c, p, p), d.normal(size), d.normal(1 + h * w, size)
 
 
-l08_tokens = Exercise(
-    "tokens",
+# fmt: skip
+
+
+exercise(
+    "l08_tokens",
     tokens,
-    _tokens_cases,
+    _tokens_given,
     (
         Bug(
             lambda x, kernel, start, places: _patches(x, kernel) + places[1:],
@@ -124,6 +126,8 @@ l08_tokens = Exercise(
             "every patch turned by 180 degrees, each in its own position.",
         ),
     ),
+    returns="a tensor (B, 1 + N, D)",
+    points=2,
 )  # fmt: skip
 
 
@@ -163,19 +167,23 @@ def _averaged(scores, v, ids, end):
     return (kept[:, :, None] * states).sum(1) / kept.sum(1, keepdim=True)
 
 
-def _read_cases():
-    long = torch.tensor([[8, 3, 5, 9, 9, 9], [8, 2, 7, 1, 9, 9]])  # padded with the end token, as Stable Diffusion 1.x
-    other = torch.tensor([[4, 9, 2, 5, 0, 0], [4, 1, 5, 0, 0, 0]])  # padded with 0; 5 is the end, and not the largest
-    return [
-        ("2 texts padded with the end token", (2 * noise(2, 6, 6), noise(2, 6, 3, seed=1), long, 9)),
-        ("2 texts padded with 0, end 5", (2 * noise(2, 6, 6, seed=2), noise(2, 6, 4, seed=3), other, 5)),
-    ]
+def _read_given(d: Draw):
+    b, length, size = d.sizes("B L D", L=(2, 6))
+    end = d.choose("end", [9, 5, 1])
+    words = torch.tensor([word for word in range(2, 12) if word != end])
+    ids = words[d.labels(b, len(words), length)]
+    padding = d.choose("padding", {"padded with the end token": end, "padded with 0": 0, "no padding": None})
+    for row in ids:
+        place = d.random.randrange(length)
+        row[place] = end
+        row[place + 1 :] = row[place + 1 :] if padding is None else padding
+    return 2 * d.normal(b, length, length), d.normal(b, length, size), ids, end
 
 
-l08_read = Exercise(
-    "read",
+exercise(
+    "l08_read",
     read,
-    _read_cases,
+    _read_given,
     (
         Bug(
             _attending(lambda scores: scores.softmax(-1)),
@@ -259,4 +267,6 @@ l08_read = Exercise(
             "https://github.com/openai/CLIP/issues/217",
         ),
     ),
+    returns="a tensor (B, D)",
+    points=2,
 )

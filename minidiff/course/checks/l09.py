@@ -5,7 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from minidiff.course.checks.exercise import Bug, Exercise, noise
+from minidiff.course.checks.cases import Draw, once
+from minidiff.course.checks.catch import catch
+from minidiff.course.checks.exercise import Bug, exercise
 
 # Condition dropout --------------------------------------------------------------------------
 
@@ -14,21 +16,18 @@ def drop(context: Tensor, null: Tensor, u: Tensor, p: float) -> Tensor:
     return torch.where((u < p)[:, None, None], null, context)
 
 
-def _drop_cases():
-    # as many pictures as tokens as channels: what is lined up with the wrong axis is not stopped by an error
-    return [
-        ("p = 0.4, 3 pictures", (noise(3, 3, 3), noise(3, 3, seed=1), torch.tensor([0.71, 0.25, 0.93]).double(), 0.4)),
-        (
-            "p = 0.3, 4 pictures",
-            (noise(4, 4, 4, seed=2), noise(4, 4, seed=3), torch.tensor([0.11, 0.64, 0.52, 0.08]).double(), 0.3),
-        ),
-    ]
+def _drop_given(d: Draw):
+    b, length, size = d.sizes("B L D")
+    p, u = d.number_in("p", 0, 1), d.uniform(0, 0.99, b)
+    if d.choose("u", {"": False, "a u that is p": p < 1}):
+        u[-1] = p
+    return d.normal(b, length, size), d.normal(length, size), u, p
 
 
-l09_drop = Exercise(
-    "drop",
+exercise(
+    "l09_drop",
     drop,
-    _drop_cases,
+    _drop_given,
     (
         Bug(
             lambda context, null, u, p: torch.where((u < p)[:, None, None], context, null),
@@ -83,6 +82,7 @@ l09_drop = Exercise(
             "there is no visible effect while the batches are shuffled; if they come in an order, some captions are never learned.",
         ),
     ),
+    returns="a tensor (B, L, D)",
 )
 
 
@@ -117,23 +117,20 @@ def _net(x, t, context):
     return x * (1 + said[:, 0].reshape(shape)) + (t + said[:, 1] * context[:, 0, 0]).reshape(shape) + 0.3 * x**2
 
 
-def _guided_cases():
-    return [
-        (
-            "w = 3, 2 pictures",
-            (_net, noise(2, 1, 2, 2), torch.tensor([0.3, 0.8]).double(), noise(2, 2, 3, seed=1), noise(2, 2, 3, seed=2), 3.0),
-        ),
-        (
-            "w = 0.5, 4 pictures",
-            (_net, noise(4, 2, 2, 2, seed=3), torch.tensor([0.9, 0.6, 0.4, 0.1]).double(), noise(4, 3, 2, seed=4), noise(4, 3, 2, seed=5), 0.5),
-        ),
-    ]  # fmt: skip
+def _guided_given(d: Draw):
+    (x,), (length, size) = d.images(1), d.sizes("L D")
+    text, null = d.normal(len(x), length, size), d.normal(len(x), length, size)
+    w = d.choose("w", {"w = 3": 3.0, "w = 0.5": 0.5, "w = 0": 0.0, "w = 1": 1.0, "w = -1": -1.0})
+    return once("net", _net), x, d.uniform(0, 1, len(x)), text, null, w
 
 
-l09_guided = Exercise(
-    "guided",
+# fmt: skip
+
+
+exercise(
+    "l09_guided",
     guided,
-    _guided_cases,
+    _guided_given,
     (
         Bug(
             _combined(lambda null, text, w: (1 + w) * text - w * null),
@@ -206,4 +203,30 @@ l09_guided = Exercise(
             "there is no visible effect with a single null context; with a negative prompt for each picture, all get the first one's.",
         ),
     ),
+    returns="a tensor of the shape of `x`, (B, C, H, W)",
+    points=2,
 )
+
+
+# A test of it -------------------------------------------------------------------------------
+
+
+def at_three_scales(guided: Callable) -> bool:
+    x, t, text, null = (
+        torch.randn(3, 1, 2, 2),
+        torch.tensor([0.2, 0.5, 0.9]),
+        torch.randn(3, 2, 4),
+        torch.randn(3, 2, 4),
+    )
+
+    def net(x, t, context):
+        return 3 * x + (t + 4 * context.mean((1, 2))).reshape(-1, 1, 1, 1)
+
+    without, with_words = net(x, t, null), net(x, t, text)
+    for w in (0.0, 1.0, 4.0):
+        if not torch.allclose(guided(net, x, t, text, null, w), without + w * (with_words - without), atol=1e-3):
+            return False
+    return True
+
+
+catch("l09_catch", "l09_guided", at_three_scales, points=2)

@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from minidiff.course.checks.exercise import Bug, Exercise, noise
+from minidiff.course.checks.cases import Draw
+from minidiff.course.checks.exercise import Bug, exercise
 
 
 def maps(q: Tensor, k: Tensor, height: int) -> Tensor:
@@ -33,13 +34,15 @@ def _normalised(q, k, height):
     return out / out.sum((1, 2), keepdim=True)
 
 
-l09_maps = Exercise(
-    "maps",
+def _maps_given(d: Draw):
+    heads, h, w, words, size = d.sizes("heads H W L d", heads=(1, 3), d=(1, 3))
+    return 1.5 * d.normal(heads, h * w, size), 1.5 * d.normal(heads, words, size), h
+
+
+exercise(
+    "l09_maps",
     maps,
-    lambda: [
-        ("2 heads, 2x3 pixels, 4 words", (1.5 * noise(2, 6, 3), 1.5 * noise(2, 4, 3, seed=1), 2)),
-        ("3 heads, 4x2 pixels, 3 words", (1.5 * noise(3, 8, 2, seed=2), 1.5 * noise(3, 3, 2, seed=3), 4)),
-    ],
+    _maps_given,
     (
         Bug(
             _changed(axis=1),
@@ -118,4 +121,6 @@ l09_maps = Exercise(
             "a word that gets hardly any attention, drawn as strongly as one that gets all of it.",
         ),
     ),
+    returns="a tensor (L, H, W)",
+    points=3,
 )

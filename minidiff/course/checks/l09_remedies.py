@@ -5,7 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from minidiff.course.checks.exercise import Bug, Exercise, noise
+from minidiff.course.checks.cases import Draw
+from minidiff.course.checks.exercise import Bug, exercise
 
 # A negative prompt, within an interval ------------------------------------------------------
 
@@ -37,19 +38,29 @@ def _combined(how: Callable[[Tensor, Tensor, Tensor, Tensor | float], Tensor]) -
     return wrong
 
 
-def _away_cases():
-    times = torch.tensor([0.05, 0.4, 0.95]).double()
-    return [
-        (f"w = {w:g} from t = {low} to {high}", (*(noise(3, 1, 2, 2, seed=3 * k + i) for i in range(3)), times, w, low, high))
-        for k, (w, low, high) in enumerate([(4.0, 0.2, 0.7), (2.5, 0.2, 0.96)])
-    ]  # fmt: skip
+def _away_given(d: Draw):
+    nothing, text, negative = d.images(3)
+    low, high = sorted((d.number_in("one end", 0, 1), d.number_in("the other", 0, 1)))
+    t = d.uniform(0, 1, len(text))
+    edge = d.choose("t", {"": None, "a t at the lower end": low, "a t at the upper end": high})
+    t[-1] = t[-1] if edge is None else edge
+    return nothing, text, negative, t, d.choose("w", [4.0, 2.5, 0.0, 1.0]), low, high
 
 
-l09_away = Exercise(
-    "away",
+# fmt: skip
+
+
+exercise(
+    "l09_away",
     away,
-    _away_cases,
+    _away_given,
     (
+        Bug(
+            _combined(lambda nothing, text, negative, scale: nothing + scale * (text - nothing) - (negative - nothing)),
+            "a third term: guidance as usual, and the negative prompt's difference taken away besides.",
+            "how many of the three answers are needed: the negative one takes the place of `nothing`.",
+            "what the negative prompt names is weakened by the same amount at every scale.",
+        ),
         Bug(
             _combined(lambda nothing, text, negative, scale: nothing + scale * (text - nothing)),
             "plain guidance: the negative prompt has no say.",
@@ -120,6 +131,8 @@ l09_away = Exercise(
             "https://github.com/threestudio-project/threestudio/issues/127",
         ),
     ),
+    returns="a tensor of the shape of `text`, (B, C, H, W)",
+    points=2,
 )  # fmt: skip
 
 
@@ -154,23 +167,18 @@ def _by_length(out, text, amount):
     return _between(out, out * wanted / length, amount)
 
 
-def _rescale_cases():
-    def loud(text, seed):
-        """Another standard deviation for each picture and channel, and a mean that is not 0."""
-        factors = torch.tensor([[3.0, 1.5], [2.0, 5.0]]).double()[:, :, None, None]
-        return text * factors + 0.5 + noise(*text.shape, seed=seed)
-
-    quiet = noise(2, 2, 3, 3) + 0.3, noise(2, 2, 2, 2, seed=1)
-    return [
-        ("amount = 0.7, 2 pictures", (loud(quiet[0], 2), quiet[0], 0.7)),
-        ("amount = 0.25, 2 pictures", (loud(quiet[1], 3), quiet[1], 0.25)),
-    ]
+def _rescale_given(d: Draw):
+    """Another standard deviation for each image and channel, and a mean that is not 0."""
+    out, text = d.images(2)
+    factors = d.uniform(0.5, 4, *out.shape[:2], 1, 1)
+    size = d.choose("size", {"": 1.0, "faint images": 0.01})
+    return size * (out * factors + d.normal(1)), size * (text + 0.3), d.number_in("amount", 0, 1)
 
 
-l09_rescale = Exercise(
-    "rescale",
+exercise(
+    "l09_rescale",
     rescale,
-    _rescale_cases,
+    _rescale_given,
     (
         Bug(
             lambda out, text, amount: _rescale(out, text, amount, dims=(0, 1, 2, 3)),
@@ -247,4 +255,6 @@ l09_rescale = Exercise(
             "the picture of scale 1 at every scale.",
         ),
     ),
+    returns="a tensor of the shape of `out`, (B, C, H, W)",
+    points=2,
 )

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from minidiff.course.checks.exercise import Bug, Exercise, noise
+from minidiff.course.checks.exercise import Bug, exercise
 
 
 def picture(z: Tensor, decode: Callable[[Tensor], Tensor], scaling: float) -> Tensor:
@@ -33,13 +33,14 @@ def _shown(how: Callable[[Tensor], Tensor]) -> Callable:
     return lambda z, decode, scaling: how(decode(z / scaling))
 
 
-l10_picture = Exercise(
-    "picture",
+exercise(
+    "l10_picture",
     picture,
-    lambda: [
-        ("scaling 0.5, 2 pictures", (noise(2, 3, 2, 2), decoder, 0.5)),
-        ("scaling 0.18215, 1 picture", (0.3 * noise(1, 3, 3, 2, seed=1), decoder, 0.18215)),
-    ],
+    lambda d: (
+        *d.images(1),
+        decoder,
+        d.choose("scaling", {"scaling = 0.5": 0.5, "scaling = 0.18215": 0.18215, "scaling = 1.3": 1.3}),
+    ),
     (
         Bug(
             lambda z, decode, scaling: _pixels(decode(z)),
@@ -129,4 +130,5 @@ l10_picture = Exercise(
             "one burst pixel makes all the others pale, and an animation flickers.",
         ),
     ),
+    returns="a tensor (B, C, H, W)",
 )

@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from minidiff.course.checks.exercise import Bug, Exercise, noise
+from minidiff.course.checks.cases import Draw
+from minidiff.course.checks.exercise import Bug, exercise
 from minidiff.course.checks.l10 import decoder
 
 
@@ -63,18 +64,16 @@ def _of_the_sample(x, mean, log_variance, noise, decode, weight):
     return _distance(x, decode(z)) + weight * _kl(z, log_variance).mean()
 
 
-def _case(seed: int, log_variance: Tensor, weight: float) -> tuple:
-    mean, eps = noise(2, 3, 2, 2, seed=seed), noise(2, 3, 2, 2, seed=seed + 1)
-    return noise(2, 3, 4, 4, seed=seed + 2), mean, log_variance, eps, decoder, weight
+def _given(d: Draw):
+    mean, log_variance, eps = d.images(3)
+    x = d.normal(*mean.shape[:2], *(2 * side for side in mean.shape[2:]))
+    return x, mean, log_variance, eps, decoder, d.number_in("weight", 0, 1)
 
 
-l10_loss = Exercise(
-    "loss",
+exercise(
+    "l10_loss",
     loss,
-    lambda: [
-        ("weight = 0.1, log-variances on both sides of 0", _case(0, noise(2, 3, 2, 2, seed=9), 0.1)),
-        ("weight = 0.5, log-variances above 0", _case(3, noise(2, 3, 2, 2, seed=10).abs() + 0.1, 0.5)),
-    ],
+    _given,
     (
         Bug(
             _priced(lambda mean, log_variance: -_kl(mean, log_variance).mean()),
@@ -201,4 +200,8 @@ l10_loss = Exercise(
             "fog: to be near noise is made as important as the picture.",
         ),
     ),
+    returns="one number, as a tensor",
+    points=2,
+    gradient=("mean", "log_variance"),
+    forbids=("minidiff.networks.", "minidiff.training."),
 )

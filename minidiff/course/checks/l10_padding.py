@@ -5,7 +5,8 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor
 
-from minidiff.course.checks.exercise import Bug, Exercise, noise
+from minidiff.course.checks.cases import Draw
+from minidiff.course.checks.exercise import Bug, exercise
 
 
 def smaller(x: Tensor, weight: Tensor) -> Tensor:
@@ -17,13 +18,15 @@ def _padded(left: int, right: int, above: int, below: int, **options) -> Callabl
     return lambda x, weight: F.conv2d(F.pad(x, (left, right, above, below), **options), weight, stride=2)
 
 
-l10_smaller = Exercise(
-    "smaller",
+def _given(d: Draw):
+    b, c, h, w, out = d.sizes("B C H W E", E=(1, 3))
+    return d.normal(b, c, 2 * h, 2 * w), d.normal(out, c, 3, 3)
+
+
+exercise(
+    "l10_smaller",
     smaller,
-    lambda: [
-        ("1 picture of 4 by 4, 1 channel", (noise(1, 1, 4, 4), noise(1, 1, 3, 3, seed=1))),
-        ("2 pictures of 6 by 8, from 3 channels to 2", (noise(2, 3, 6, 8, seed=2), noise(2, 3, 3, 3, seed=3))),
-    ],
+    _given,
     (
         Bug(
             _padded(1, 1, 1, 1),
@@ -112,4 +115,6 @@ l10_smaller = Exercise(
             "weights that someone else has trained make no sense.",
         ),
     ),
+    returns="a tensor (B, C', H / 2, W / 2)",
+    points=2,
 )

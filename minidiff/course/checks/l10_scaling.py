@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from minidiff.course.checks.exercise import Bug, Exercise, noise
+from minidiff.course.checks.cases import Draw
+from minidiff.course.checks.exercise import Bug, exercise
 
 
 def scaling(mean: Tensor, log_variance: Tensor) -> Tensor:
@@ -21,22 +22,17 @@ def _each_pictures_own(mean, log_variance):
     return 1 / spreads.mean()
 
 
-def _cases():
+def _given(d: Draw):
     # channels of different means, so that it matters what is taken off, and many numbers, so that n or n - 1 does not
-    shift = noise(1, 4, 1, 1, seed=8)
-    return [
-        ("8 pictures, standard deviation near 3", (3 * noise(8, 4, 8, 8) + 2 * shift + 1, noise(8, 4, 8, 8, seed=1))),
-        (
-            "6 pictures, standard deviation near 1",
-            (0.8 * noise(6, 4, 8, 8, seed=2) - shift, noise(6, 4, 8, 8, seed=3) - 1),
-        ),
-    ]
+    n, c = d.sizes("N C", N=(6, 8), C=(3, 4))
+    spread, shift = d.choose("spread", [3.0, 0.8, 0.2]), d.normal(1, c, 1, 1) + d.normal(1)
+    return spread * d.normal(n, c, 8, 8) + 2 * shift, d.normal(n, c, 8, 8) + d.choose("log_variance", [0.0, -1.0, -6.0])
 
 
-l10_scaling = Exercise(
-    "scaling",
+exercise(
+    "l10_scaling",
     scaling,
-    _cases,
+    _given,
     (
         Bug(
             lambda mean, log_variance: 1 / scaling(mean, log_variance),
@@ -128,4 +124,6 @@ l10_scaling = Exercise(
             "latents that drown in noise too early; and one odd picture more changes the factor.",
         ),
     ),
+    returns="one number",
+    points=2,
 )

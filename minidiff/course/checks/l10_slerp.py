@@ -1,11 +1,13 @@
 """The exercise of lesson 10 about interpolation on a sphere."""
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from minidiff.course.checks.exercise import Bug, Exercise, noise
+from minidiff.course.checks.catch import catch
+from minidiff.course.checks.exercise import Bug, exercise
 
 AXES = (1, 2, 3)  # over which a picture's numbers are summed
 
@@ -47,14 +49,10 @@ def _right_angle(a, b, amount):
     return ((1 - amount) * quarter).sin() * a + (amount * quarter).sin() * b
 
 
-l10_slerp = Exercise(
-    "slerp",
+exercise(
+    "l10_slerp",
     slerp,
-    lambda: [
-        # as many pictures as channels as rows: what is lined up with the wrong axis is not stopped by an error
-        ("amount = 0.25, 2 pictures", (noise(2, 2, 2, 2), noise(2, 2, 2, 2, seed=1), 0.25)),
-        ("amount = 0.6, 3 pictures", (noise(3, 3, 3, 3, seed=2), 2 * noise(3, 3, 3, 3, seed=3), 0.6)),
-    ],
+    lambda d: (*d.images(2), d.number_in("amount", 0, 1)),
     (
         Bug(
             lambda a, b, amount: torch.lerp(a, b, amount),
@@ -136,4 +134,27 @@ l10_slerp = Exercise(
             "there is no visible effect with noise; between latents of two pictures, glaring or pale colours halfway.",
         ),
     ),
+    returns="a tensor of the shape of `a`, (B, C, H, W)",
+    points=3,
 )
+
+
+# A test of it -------------------------------------------------------------------------------
+
+
+def on_the_arc(slerp: Callable) -> bool:
+    """Between two vectors of one length and known angle all is known; and each image must have its own angle."""
+    a, b = torch.zeros(2, 3, 2, 2, 2)
+    a[:, 0, 0, 0] = 5.0
+    for k, angle in enumerate((0.5, 1.5, 2.5)):
+        b[k, 0, 0, 0], b[k, 1, 1, 1] = 5 * math.cos(angle), 5 * math.sin(angle)
+    for amount in (0.0, 0.3, 1.0):
+        found = slerp(a, b, amount)
+        for k, angle in enumerate((0.5, 1.5, 2.5)):
+            right = torch.tensor([5 * math.cos(amount * angle), 5 * math.sin(amount * angle)])
+            if not torch.allclose(torch.stack([found[k, 0, 0, 0], found[k, 1, 1, 1]]), right, atol=1e-2):
+                return False
+    return True
+
+
+catch("l10_catch", "l10_slerp", on_the_arc, points=2)

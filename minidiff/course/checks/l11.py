@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from minidiff.course.checks.exercise import Bug, Exercise, noise
+from minidiff.course.checks.cases import Draw
+from minidiff.course.checks.exercise import Bug, exercise
 
 
 def start(times: Tensor, strength: float, mean: Tensor, scaling: float, eps: Tensor) -> dict[str, Tensor]:
@@ -40,21 +41,25 @@ def _begins(x):
     return wrong
 
 
-def _cases():
-    times = torch.linspace(1, 0, 11, dtype=torch.float64)
-    uneven = torch.tensor([0.999, 0.9, 0.7, 0.4, 0.2, 0.1, 0.05, 0.0], dtype=torch.float64)
-    parts = [noise(2, 3, 2, 2, seed=k) for k in range(4)]
-    return [
-        ("10 steps, strength 0.6", (times, 0.6, 3 * parts[0], 0.4, parts[1])),
-        ("7 uneven steps, strength 0.5", (uneven, 0.5, 5 * parts[2], 0.18215, parts[3])),
-        ("7 uneven steps, strength 0.24", (uneven, 0.24, parts[1], 1.3, parts[0])),
-    ]
+def _given(d: Draw):
+    n = d.whole("n", 1, 10)
+    times = torch.linspace(1, 0, n + 1, dtype=torch.float64) ** d.choose(
+        "times", {"even times": 1.0, "uneven times": 1.7}
+    )
+    mean, eps = d.images(2)
+    return (
+        times * d.choose("first", [1.0, 0.98]),
+        d.number_in("strength", 0, 1),
+        3 * mean,
+        d.choose("scaling", [0.4, 0.18215, 1.3]),
+        eps,
+    )
 
 
-l11_start = Exercise(
-    "start",
+exercise(
+    "l11_start",
     start,
-    _cases,
+    _given,
     (
         Bug(
             _begins(lambda mean, scaling, eps, t: _noised(mean, eps, t)),
@@ -165,4 +170,6 @@ l11_start = Exercise(
             "grain that no step takes away.",
         ),
     ),
+    returns="a dict with `times`, (k + 1,), and `x`, (B, c, h, w)",
+    points=2,
 )

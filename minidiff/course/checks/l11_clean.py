@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from minidiff.course.checks.exercise import Bug, Exercise, noise
+from minidiff.course.checks.cases import Draw
+from minidiff.course.checks.exercise import Bug, exercise
 
 
 def clean(x: Tensor, out: Tensor, betas: Tensor, index: int, says_v: bool) -> Tensor:
@@ -35,21 +36,17 @@ def _says(eps=None, v=None):
     return wrong
 
 
-def _cases():
-    few = torch.tensor([0.1, 0.2, 0.4, 0.5], dtype=torch.float64)
-    many = torch.linspace(0.05, 0.3, 6, dtype=torch.float64)
-    parts = [noise(2, 2, 2, 3, seed=k) for k in range(4)]
-    return [
-        ("4 betas, index 2, eps", (parts[0], parts[1], few, 2, False)),
-        ("6 betas, index 3, v", (parts[2], parts[3], many, 3, True)),
-        ("4 betas, index 1, v", (parts[1], parts[2], few, 1, True)),
-    ]
+def _given(d: Draw):
+    (n,) = d.sizes("n", n=(1, 5))
+    betas = d.uniform(0, d.choose("largest", {"small betas": 0.02, "": 0.5}), n, digits=3)
+    says_v = d.choose("answer", {"the network says v": True, "the network says eps": False})
+    return *d.images(2), betas, d.whole("index", 0, n - 1), says_v
 
 
-l11_clean = Exercise(
-    "clean",
+exercise(
+    "l11_clean",
     clean,
-    _cases,
+    _given,
     (
         Bug(
             _says(v=lambda x, out, alpha, sigma: (x - sigma * out) / alpha),
@@ -149,4 +146,7 @@ l11_clean = Exercise(
             "pale colours.",
         ),
     ),
+    parts=("the network says v", "the network says eps"),
+    returns="a tensor (B, c, h, w)",
+    points=2,
 )

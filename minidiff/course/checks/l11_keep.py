@@ -3,26 +3,21 @@
 import torch
 from torch import Tensor
 
-from minidiff.course.checks.exercise import Bug, Exercise, noise
+from minidiff.course.checks.cases import Draw
+from minidiff.course.checks.exercise import Bug, exercise
 
 
 def keep(x: Tensor, known: Tensor, mask: Tensor, noises: Tensor, t: Tensor, k: int) -> Tensor:
     return mask * x + (1 - mask) * ((1 - t) * known + t * noises[0])
 
 
-def _cases():
-    mask = torch.zeros(1, 1, 3, 4, dtype=torch.float64)
-    mask[..., 1:, 2:] = 1
-    soft = mask.clone()
-    soft[..., 0, 0] = 0.3  # the edge of a soft mask
-    parts = [noise(2, 2, 3, 4, seed=k) for k in range(3)]
-    some, others = noise(3, 2, 2, 3, 4, seed=3), noise(5, 2, 2, 3, 4, seed=4)  # steps + 1 noises
-    t = torch.tensor([0.6, 0.25, 0.0], dtype=torch.float64)
-    return [
-        ("t = 0.6, after step 1 of 2", (parts[0], 2 * parts[1], mask, some, t[0], 1)),
-        ("t = 0.25, after step 2 of 4, a soft mask", (parts[2], 2 * parts[0], soft, others, t[1], 2)),
-        ("t = 0, after step 2 of 2, the end", (parts[1], 2 * parts[2], mask, some, t[2], 2)),
-    ]
+def _given(d: Draw):
+    b, c, h, w, n = d.sizes("B C H W n", n=(1, 4))
+    soft = d.choose("mask", {"a mask of 0 and 1": 0, "a soft mask": 2})
+    mask = d.uniform(0, 1, 1, 1, h, w, digits=soft)
+    t = torch.tensor(d.number_in("t", 0, 1), dtype=torch.float64)
+    x, known = d.normal(b, c, h, w), 2 * d.normal(b, c, h, w)
+    return x, known, mask, d.normal(n + 1, b, c, h, w), t, d.whole("k", 1, n)
 
 
 def _put_back(what):
@@ -30,10 +25,10 @@ def _put_back(what):
     return lambda x, known, mask, noises, t, k: mask * x + (1 - mask) * what(x, known, noises, t, k)
 
 
-l11_keep = Exercise(
-    "keep",
+exercise(
+    "l11_keep",
     keep,
-    _cases,
+    _given,
     (
         Bug(
             lambda x, known, mask, noises, t, k: (1 - mask) * x + mask * ((1 - t) * known + t * noises[0]),
@@ -115,4 +110,6 @@ l11_keep = Exercise(
             "there is hardly any effect with one picture; with several, seams in all but the first.",
         ),
     ),
+    returns="a tensor (B, c, h, w)",
+    points=2,
 )

@@ -5,7 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from minidiff.course.checks.exercise import Bug, Exercise
+from minidiff.course.checks.cases import Draw
+from minidiff.course.checks.exercise import Bug, exercise
 
 Shapes = dict[str, tuple[int, ...]]  # of the tensors, by name
 PREFIX = "text_model."
@@ -41,44 +42,37 @@ def _missing_too(needed: Shapes, found: Shapes) -> Tensor:
     return torch.stack([missing + other, unexpected + other, other])
 
 
-def _cases():
-    tower = {
-        "embeddings.token_embedding.weight": (50, 8),
-        "embeddings.position_embedding.weight": (7, 8),
-        "encoder.layers.0.mlp.fc1.weight": (32, 8),
-        "encoder.layers.0.mlp.fc1.bias": (32,),
-        "encoder.layers.0.mlp.fc2.weight": (8, 32),
-        "final_layer_norm.weight": (8,),
-        "final_layer_norm.bias": (8,),
-    }
-    vae = {
-        "a.text_model.weight": (2, 6),  # here it is no prefix
-        "a.weight": (5, 5),
-        "b.weight": (3, 4),
-        "c.weight": (4, 6),
-        "d.weight": (3, 8),
-        "e.weight": (6,),
-        "f.bias": (3,),
-    }
-    other = vae | {"b.weight": (4, 3), "c.weight": (2, 12), "d.weight": (3, 9), "e.weight": (6, 1), "g.bias": (3,)}
-    del other["f.bias"]
-    old = {f"{PREFIX}{name}": shape for name, shape in reversed(tower.items())}
-    old[f"{PREFIX}encoder.layers.0.mlp.fc2.weight"] = (32, 8)  # as many numbers, turned over
-    old[f"{PREFIX}embeddings.position_embedding.weight"] = (9, 8)
-    old[f"{PREFIX}embeddings.position_ids"] = (1, 7)
-    old["logit_scale"] = ()
-    del old[f"{PREFIX}encoder.layers.0.mlp.fc1.bias"]
-    return [
-        ("a text tower and its own file", (tower, dict(tower))),
-        ("a text tower and an old file, with prefix", (tower, old)),
-        ("part of a VAE, and another's file", (vae, other)),
+def _given(d: Draw):
+    """A network's tensors and a file's: the same, turned over, of another rank, missing or not needed; in any order."""
+    names = [
+        "conv.weight",
+        "a.text_model.bias",
+        "layers.0.fc1.weight",
+        "layers.0.fc1.bias",
+        "norm.weight",
+        "text_projection",
+        "scale",
     ]
+    others = {
+        (4, 6): [(6, 4), (2, 12), (4, 7)],
+        (8,): [(8, 1), (9,)],
+        (3, 2, 2): [(2, 2, 3), (3, 4), (3, 2)],
+        (): [(1,)],
+    }
+    needed, found = {}, {}
+    for name in d.random.sample(names, len(names)):
+        shape = d.random.choice(list(others))
+        fate = d.random.choice(["same", "same", "other", "missing", "not needed"])
+        needed |= {name: shape} if fate != "not needed" else {}
+        found |= {name: shape if fate != "other" else d.random.choice(others[shape])} if fate != "missing" else {}
+    prefix = d.choose("names", {"": "", "every name in the file begins with text_model.": PREFIX})
+    return needed, {prefix + name: found[name] for name in d.random.sample(list(found), len(found))}
 
 
-l11_report = Exercise(
-    "report",
+exercise(
+    "l11_report",
     report,
-    _cases,
+    _given,
     (
         Bug(
             _counts,
@@ -170,4 +164,6 @@ l11_report = Exercise(
             "there is no visible effect, but a wrong file of the right length is accepted.",
         ),
     ),
+    returns="three numbers",
+    points=2,
 )

@@ -1,6 +1,7 @@
 """Exercises of lesson 12, scaling up: operations and memory. Those about several processes are in l12_processes.py."""
 
-from minidiff.course.checks.exercise import Bug, Exercise
+from minidiff.course.checks.cases import Draw
+from minidiff.course.checks.exercise import Bug, exercise
 
 # Operations of a convolution ----------------------------------------------------------------
 
@@ -19,14 +20,35 @@ def _at(batch, before, after, kernel, high: int, wide: int) -> int:
     return 2 * batch * after * high * wide * before * kernel**2
 
 
-l12_operations = Exercise(
-    "operations",
+def _operations_given(d: Draw):
+    kernel, stride = d.choose("kernel", [1, 3, 5]), d.choose("stride", {"stride 1": 1, "stride 2": 2, "stride 3": 3})
+    batch, before, after = (d.random.randint(1, 8) for _ in range(3))
+    return batch, before, after, d.random.randint(kernel, 16), kernel, stride, d.random.randint(0, 2)
+
+
+exercise(
+    "l12_operations",
     operations,
-    lambda: [
-        ("2 pictures, 3 to 8 channels, 16 x 16, a 3 x 3 kernel, stride 1", (2, 3, 8, 16, 3, 1, 1)),
-        ("3 pictures, 4 to 6 channels, 9 x 9, a 5 x 5 kernel, stride 2", (3, 4, 6, 9, 5, 2, 0)),
-    ],
+    _operations_given,
     (
+        Bug(
+            lambda b, c, d, n, k, s, p: _at(b, c, d, k, (n + 2 * p - k) // s, (n + 2 * p - k) // s),
+            "an output that is one too small: the first position of the kernel is not counted.",
+            "the size of the output: from 0 to the last position there is one more than the last number.",
+            "there is hardly any effect for large images; small ones seem cheaper than they are.",
+        ),
+        Bug(
+            lambda b, c, d, n, k, s, p: _at(b, c, d, k, (n + 2 * p - k + 1) // s, (n + 2 * p - k + 1) // s),
+            "an output whose 1 was added before the division by the stride.",
+            "the size of the output: divide first, then add 1 for the first position.",
+            "there is no visible effect at stride 1; with a stride, an output that is sometimes one too small.",
+        ),
+        Bug(
+            lambda b, c, d, n, k, s, p: _at(b, c, d, k, -(-(n + 2 * p - k) // s) + 1, -(-(n + 2 * p - k) // s) + 1),
+            "an output rounded up: where the stride does not fit any more, there is no further position.",
+            "the division in the size of the output: round down.",
+            "there is hardly any effect: some operations too many at odd sizes.",
+        ),
         Bug(
             lambda *a: operations(*a) // 2,
             "multiplications and additions counted together, as one. Here each counts: two operations for every weight.",
@@ -103,6 +125,8 @@ l12_operations = Exercise(
             "there is no visible effect, but a large picture seems to cost what a small one does.",
         ),
     ),
+    returns="one number",
+    forbids=("conv2d",),
 )
 
 
@@ -118,13 +142,15 @@ def _memory(parameters, kept, batch, ema, copies: int = 4, size: int = 4) -> int
     return size * parameters * (copies + ema) + batch * kept
 
 
-l12_memory = Exercise(
-    "memory",
+exercise(
+    "l12_memory",
     memory,
-    lambda: [
-        ("1,000 parameters, with a moving average", (1000, 30, 8, True)),
-        ("500 parameters, without one", (500, 4000, 4, False)),
-    ],
+    lambda d: (
+        d.random.randint(1, 2000),
+        d.random.randint(1, 5000),
+        d.random.randint(1, 64),
+        d.choose("ema", {"with a moving average": True, "without one": False}),
+    ),
     (
         Bug(
             lambda p, kept, batch, ema: _memory(p, kept, batch, ema, copies=2),
@@ -189,4 +215,5 @@ l12_memory = Exercise(
             "there is no visible effect, but batches are far smaller than they could be.",
         ),
     ),
+    returns="one number",
 )

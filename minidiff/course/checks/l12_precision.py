@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from minidiff.course.checks.exercise import Bug, Exercise
+from minidiff.course.checks.cases import Draw
+from minidiff.course.checks.exercise import Bug, exercise
 
 
 def step(weight: Tensor, x: Tensor, target: Tensor, lr: float) -> Tensor:
@@ -26,20 +27,19 @@ def _rounded(values: Tensor) -> Tensor:
     return values.bfloat16().float()
 
 
-def _numbers() -> tuple[Tensor, Tensor, Tensor]:
+def _step_given(d: Draw):
     """Weights that bfloat16 rounds, and targets so near to the outputs that it takes them for the same."""
-    weight = torch.tensor([[1.003, 0.501]])
-    x = torch.tensor([[64.0, 32.0], [96.0, 64.0], [-64.0, -48.0], [80.0, 16.0]])
-    return weight, x, torch.tensor([[80.125], [127.875], [-87.875], [88.375]])
+    b, out, size = d.sizes("B E D", E=(1, 2), D=(1, 3))
+    weight = d.uniform(0.4, 1.1, out, size, digits=3, ends=False)
+    x = 16 * d.uniform(-6, 6, b, size, digits=0)
+    target = (x @ weight.T).round() + d.uniform(-0.5, 0.5, b, out)
+    return weight.float(), x.float(), target.float(), d.choose("lr", [0.001, 0.004])
 
 
-l12_step = Exercise(
-    "step",
+exercise(
+    "l12_step",
     step,
-    lambda: [
-        ("a learning rate of 0.001", (*_numbers(), 0.001)),
-        ("a learning rate of 0.004", (*_numbers(), 0.004)),
-    ],
+    _step_given,
     (
         Bug(
             lambda weight, x, target, lr: _step(weight, x, target, lr, compare=lambda a, b: F.mse_loss(a, _rounded(b))),
@@ -87,4 +87,6 @@ l12_step = Exercise(
             "the same as a learning rate that grows with the batch.",
         ),
     ),
+    returns="a tensor (out, in)",
+    points=3,
 )

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from minidiff.course.checks.exercise import Bug, Exercise, noise
+from minidiff.course.checks.cases import Draw
+from minidiff.course.checks.exercise import Bug, exercise
 
 # Gradients of several processes -------------------------------------------------------------
 
@@ -14,14 +15,16 @@ def gradient(gradients: Tensor, pictures: Tensor) -> Tensor:
     return (gradients * pictures[:, None]).sum(0) / pictures.sum()
 
 
-l12_gradient = Exercise(
-    "gradient",
+def _gradient_given(d: Draw):
+    n, size = d.sizes("N D", N=(1, 4))
+    pictures = d.choose("pictures", {"": d.labels(n, 5) + 1, "as many images each": d.labels(1, 5).repeat(n) + 1})
+    return d.normal(n, size), pictures
+
+
+exercise(
+    "l12_gradient",
     gradient,
-    lambda: [
-        ("two processes, 3 pictures and 1", (noise(2, 3), torch.tensor([3, 1]))),
-        ("two processes, 2 pictures each", (noise(2, 4, seed=1), torch.tensor([2, 2]))),
-        ("three processes, 4, 2 and 1", (noise(3, 2, seed=2), torch.tensor([4, 2, 1]))),
-    ],
+    _gradient_given,
     (
         Bug(
             lambda gradients, pictures: gradients.sum(0),
@@ -69,6 +72,8 @@ l12_gradient = Exercise(
             "there is no visible effect where all have equally many.",
         ),
     ),
+    returns="a tensor (D)",
+    points=2,
 )
 
 
@@ -106,14 +111,17 @@ def _overlapping(shuffled, seed, epoch, batch, rank, world):
     return _batches(shuffled(seed + epoch), batch)[:, rank : rank + batch // world]
 
 
-l12_visits = Exercise(
-    "visits",
+def _visits_given(d: Draw):
+    world = d.whole("world", 1, 3)
+    batch = world * d.whole("batch / world", 1, 3)
+    n = batch * d.random.randint(1, 3) + d.random.randrange(batch)
+    return _shuffles(n), d.random.randint(0, 9), d.random.randint(0, 5), batch, d.whole("rank", 0, world - 1), world
+
+
+exercise(
+    "l12_visits",
     visits,
-    lambda: [
-        ("14 pictures in batches of 4, process 1 of 2, epoch 3", (_shuffles(14), 5, 3, 4, 1, 2)),
-        ("23 pictures in batches of 6, process 1 of 3, epoch 1", (_shuffles(23), 0, 1, 6, 1, 3)),
-        ("9 pictures in batches of 4, process 0 of 1, epoch 2", (_shuffles(9), 1, 2, 4, 0, 1)),
-    ],
+    _visits_given,
     (
         Bug(
             lambda shuffled, seed, epoch, *rest: _visits(shuffled(seed), *rest),
@@ -193,4 +201,6 @@ l12_visits = Exercise(
             "https://github.com/speechbrain/speechbrain/issues/1335",
         ),
     ),
+    returns="a table of whole numbers (steps, batch / world)",
+    points=2,
 )
