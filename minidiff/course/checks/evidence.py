@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Test = Callable[[int], bool]  # does case i agree?
 Answer = Callable[[int], list[Tensor]]  # an answer to case i
 
-SMALL = 24  # so many numbers may a case have to be printed in full
+SMALL = 40  # so many numbers may a case have to be printed in full
 NICE = {2: "twice", 0.5: "half of", -1: "minus", 4: "four times", 0.25: "a quarter of", 3: "three times", 1 / 3: "a third of",
         math.pi: "pi times", 1 / math.pi: "1 / pi times", 2 / math.pi: "2 / pi times", math.pi / 2: "pi / 2 times"}  # fmt: skip
 ALTERED = {  # what may stand in the place of an argument z
