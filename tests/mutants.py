@@ -1,5 +1,8 @@
 """Break every right answer in every small way, and see what the checks say: `python tests/mutants.py [--all] [exercise ...]`.
 
+Without --all these are 30 mutants of each solution and three of two mistakes, of which ten are explained (--most=30 --two=3
+--explain=10); with it, all mutants of all solutions and forms. --show prints those that are refused without a word.
+
 A mutant is a right answer, the lesson's solution or one of the forms, with one thing changed (or two). One that a check
 accepts is compared with the right answer on hundreds of fresh arguments: if it agrees on all of them, it is no mistake
 (equivalent); if it differs, the check has a hole, and the last line says which. Of those that are refused, the table
@@ -320,9 +323,9 @@ def table(
         dice = random.Random(source)
         texts = list(mutants(source))
         texts = texts if most is None else dice.sample(texts, min(most, len(texts)))
-        for _ in range(two):
-            again = list(mutants(dice.choice(texts))) if texts else []
-            texts += [dice.choice(again)] if again else []
+        for _ in range(two):  # at the beginning, so that they are explained too
+            again = list(mutants(dice.choice(texts)))
+            texts = [dice.choice(again), *texts] if again else texts
         for k, text in enumerate(texts):
             said = verdict(CHECKS[name], made(text, function), explained is None or k < explained)
             found[name]["generated"] += 1
@@ -338,12 +341,15 @@ def table(
 def main() -> None:
     options, names = [w for w in sys.argv[1:] if w.startswith("-")], [w for w in sys.argv[1:] if not w.startswith("-")]
     every = "--all" in options
+    asked = {key: int(value) for key, _, value in (option.strip("-").partition("=") for option in options) if value}
+    most, explained, two = (
+        asked.get(key, None if every else few) for key, few in (("most", 30), ("explain", 10), ("two", 3))
+    )
     kinds = ["generated", "equivalent", "accepted", "refused", "error", "named", "evidence", "bare"]
     print(f"{'exercise':22}" + "".join(f"{kind:>11}" for kind in kinds))
     total = Counter()
     for name in names or CHECKS:
-        explained = 0 if "--only-refuse" in options else None if every or names else 10
-        counts = table([name], None if every else 30, explained, 20 if every else 3, every, "--show" in options)[name]
+        counts = table([name], most, explained, two or 20, every, "--show" in options)[name]
         total += counts
         print(f"{name:22}" + "".join(f"{counts[kind]:>11}" for kind in kinds), flush=True)
     print(f"{'all':22}" + "".join(f"{total[kind]:>11}" for kind in kinds))

@@ -11,8 +11,8 @@ import minidiff.course
 from minidiff.course import checks
 from minidiff.course.checks import CHECKS, Exercise, l01, trial
 from minidiff.course.checks.cases import Draw
-from minidiff.course.checks.evidence import Evidence
 from minidiff.course.checks.catch import Catch
+from minidiff.course.checks.evidence import Evidence
 from minidiff.course.checks.exercise import CASES, FRESH, exercise
 
 FILES = [importlib.import_module(file.stem) for file in sorted(Path(__file__).parent.glob("forms_l*.py"))]

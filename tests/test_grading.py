@@ -10,4 +10,8 @@ def test_a_lesson_is_graded():
     points = grading.graded(lesson, short=True)
     most = points["solved"][1]
     assert most == 9  # two easy exercises, two of medium difficulty, and a hard one
-    assert {student: got for student, (got, _) in points.items()} == {"solved": most, "two_mistakes": most - 2, "untouched": 0}
+    assert {student: got for student, (got, _) in points.items()} == {
+        "solved": most,
+        "two_mistakes": most - 2,
+        "untouched": 0,
+    }

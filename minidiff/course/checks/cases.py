@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minidiff.course.checks.trial import Trouble
+from minidiff.course.checks.trial import Failure
 
 LIMITS = {"B": (1, 4), "C": (2, 3), "H": (1, 4), "W": (2, 4), "D": (2, 4), "N": (2, 6), "M": (2, 6), "L": (2, 4)}
 
@@ -31,7 +31,7 @@ def once(name: str, fn: Callable) -> Callable:
 
     def counted(*args, **kwargs):
         if next(calls) > 1:
-            raise Trouble(f"Your function calls `{name}` more than once. The exercise asks for one call.")
+            raise Failure(f"Your function calls `{name}` more than once. The exercise asks for one call.")
         return fn(*args, **kwargs)
 
     counted.__doc__ = fn.__doc__

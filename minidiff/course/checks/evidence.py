@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Test = Callable[[int], bool]  # does case i agree?
 Answer = Callable[[int], list[Tensor]]  # an answer to case i
 
-SMALL = 24  # so many numbers may a case have to be printed in full
+SMALL = 40  # so many numbers may a case have to be printed in full
 NICE = {2: "twice", 0.5: "half of", -1: "minus", 4: "four times", 0.25: "a quarter of", 3: "three times", 1 / 3: "a third of",
         math.pi: "pi times", 1 / math.pi: "1 / pi times", 2 / math.pi: "2 / pi times", math.pi / 2: "pi / 2 times"}  # fmt: skip
 ALTERED = {  # what may stand in the place of an argument z
@@ -36,7 +36,7 @@ ALTERED = {  # what may stand in the place of an argument z
     "its first channel": lambda z: z[:, :1].expand_as(z), "its mean": lambda z: z.mean(0, keepdim=True).expand_as(z),
     "{0} turned round": lambda z: z.flip(0), "{0} moved on by one": lambda z: z.roll(1, 0), "{0} sorted": lambda z: z.sort(0).values,
     "{0} in whole numbers": lambda z: z.round(), "{0} with its last two axes exchanged": lambda z: z.mT,
-    "{0} without its last entry": lambda z: z[:-1], "{0} without its first entry": lambda z: z[1:], "not {0}": lambda z: not z,
+    "{0} without its sign": lambda z: abs(z), "{0} without its last entry": lambda z: z[:-1], "{0} without its first entry": lambda z: z[1:], "not {0}": lambda z: not z,
 }  # fmt: skip
 ALL = tuple(ALTERED)
 USUAL = (
@@ -96,23 +96,22 @@ class Evidence:
             return False
 
     def same(self, answer: Answer) -> Test:
-        return lambda i: self.exercise.close(self.got[i], answer(i))
+        """Does a function give the same, and fail where the student's does?"""
+
+        def test(i: int) -> bool:
+            try:
+                found = answer(i)
+            except NO:
+                return self.got[i] is None
+            return self.got[i] is not None and self.exercise.close(self.got[i], found)
+
+        return test
 
     # Known mistakes, one or two at once --------------------------------------------------------
 
     def bugs(self) -> list[Bug]:
         """The known mistakes that compute this, and fail where it fails."""
-        return [bug for bug in self.exercise.bugs if self.holds(self.like(bug))]
-
-    def like(self, bug: Bug) -> Test:
-        def test(i: int) -> bool:
-            try:
-                answer = self.exercise.wanted(bug.wrong, self.numbers[i])
-            except Trouble:
-                return self.got[i] is None
-            return self.got[i] is not None and self.exercise.close(self.got[i], answer)
-
-        return test
+        return [bug for bug in self.exercise.bugs if self.holds(self.same(self.of(bug)))]
 
     def of(self, bug: Bug) -> Answer:
         return lambda i: self.exercise.wanted(bug.wrong, self.numbers[i])
@@ -138,6 +137,18 @@ class Evidence:
         def answer(change: Callable[[dict], dict]) -> Test:
             return self.same(lambda i: self.exercise.altered(fn, self.numbers[i], change))
 
+        def multiple(change: Callable[[dict], dict]) -> Test:
+            factors: list[Tensor] = []
+
+            def test(i: int) -> bool:
+                (a,), (x,) = self.exercise.altered(fn, self.numbers[i], change), self.got[i]
+                factors.append(
+                    (x.flatten() / a.flatten())[a.abs().argmax()]
+                )  # the first is that of a case that is wrong
+                return x.shape == a.shape and self.exercise.close([x], [factors[0] * a])
+
+            return test
+
         names = [
             name
             for name, value in self.given[self.first].items()
@@ -162,8 +173,11 @@ class Evidence:
                 )
         for name in names:
             for text, alter in ((text, ALTERED[text]) for text in texts):
-                yield (f"exactly what comes out {whose} with {text.format(name)} in the place of `{name}`",
-                       answer(lambda g, n=name, f=alter: g | {n: f(g[n])}))  # fmt: skip
+                change = lambda g, n=name, f=alter: g | {n: f(g[n])}  # noqa: E731
+                put = f"{whose} with {text.format(name)} in the place of `{name}`"
+                yield f"exactly what comes out {put}", answer(change)
+                if texts is ALL:
+                    yield f"what comes out {put}, times one and the same factor", multiple(change)
 
     # What became of an answer -----------------------------------------------------------------
 
@@ -180,7 +194,10 @@ class Evidence:
         only = f" ({self.part(part)}; the rest is right)" if len(sample) > 1 else ""
 
         def changed(change: Callable[[Tensor, int], Tensor]) -> Test:
-            return self.same(lambda i: [plain(change(y, i)) if j == part else y for j, y in enumerate(base(i))])
+            def turned(y: Tensor, i: int) -> Tensor:  # where one number is all there is, it has lost its axes
+                return plain(change(y if y.ndim or not sample[part].ndim else y.reshape([1] * sample[part].ndim), i))
+
+            return self.same(lambda i: [turned(y, i) if j == part else y for j, y in enumerate(base(i))])
 
         x, y = mine[part], sample[part]
         for text, change in self.forms(y):
@@ -188,6 +205,12 @@ class Evidence:
         if x.shape == y.shape and y.numel() and bool(y.isfinite().all() and x.isfinite().all()):
             where = int(y.abs().argmax())
             top, mine_top = float(y.flatten()[where]), float(x.flatten()[where])
+            low, high = (
+                float(f(a[part].min() if f is min else a[part].max() for a in self.got if a)) for f in (min, max)
+            )
+            yield f"{what} clamped to {low:.4g} and above{only}", changed(lambda y, i: y.clamp(min=low))
+            yield f"{what} clamped to {high:.4g} and below{only}", changed(lambda y, i: y.clamp(max=high))
+            yield f"{what} clamped to [{low:.4g}, {high:.4g}]{only}", changed(lambda y, i: y.clamp(low, high))
             if top and mine_top:
                 factor = mine_top / top
                 words = next(
@@ -235,9 +258,12 @@ class Evidence:
 
     def forms(self, sample: Tensor) -> Iterator[tuple[str, Callable[[Tensor], Tensor]]]:
         yield from MADE.items()
-        for axis in range(sample.ndim):
+        for axis in (*range(sample.ndim), *([-1] if sample.ndim else [])):
             for text, change in ALONG.items():
-                yield text.format(self.axis(axis)), lambda y, a=axis, f=change: f(y, a)
+                yield (
+                    text.format(self.axis(axis) if axis >= 0 else "the last axis"),
+                    lambda y, a=axis, f=change: f(y, a if a >= 0 else y.ndim - 1),
+                )
         for order in list(permutations(range(sample.ndim)))[1:]:
             yield f"with its axes in the order {', '.join(map(str, order))}", lambda y, o=order: y.permute(o)
 
@@ -319,10 +345,20 @@ class Evidence:
                 if len(rows) > 2 and all(b[place] and g[others].all() for g, b in zip(good, bad, strict=True)):
                     yield f"right but for the {word} along {self.axis(axis)}, in every case that goes wrong"
 
+    def always(self) -> float | None:
+        """The one number that all answers consist of, if there is one."""
+        if None in self.got:
+            return None
+        together = torch.cat([part.flatten() for answer in self.got for part in answer])
+        alike = together.numel() > 0 and bool(together.isclose(together[0], rtol=1e-6, equal_nan=True).all())
+        return float(together[0]) if alike else None
+
     # All of it -------------------------------------------------------------------------------
 
     def facts(self) -> Iterator[str]:
         """What the numbers show, the plainest first, as sentences."""
+        if (value := self.always()) is not None:
+            yield f"your function answers {value:.4g} in every case, whatever is given."
         for candidates in (
             self.made(self.expected.__getitem__, "the right answer"),
             self.altered(self.exercise.right, "of the right answer"),

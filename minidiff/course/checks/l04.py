@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from minidiff.course.checks.cases import Draw, noise
 from minidiff.course.checks.exercise import Bug, exercise
-from minidiff.course.checks.trial import Trouble
+from minidiff.course.checks.trial import Failure
 
 # Accuracy, digit by digit -------------------------------------------------------------------
 
@@ -111,7 +111,7 @@ class _TinyJudge(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         if len(x) > self.most:
-            raise Trouble(f"Your function shows the judge {len(x)} images at a time, and `size` is {self.most}.")
+            raise Failure(f"Your function shows the judge {len(x)} images at a time, and `size` is {self.most}.")
         return self.squeeze(self.normalise(x.double()).flatten(1)).relu()
 
     def forward(self, x: Tensor) -> Tensor:

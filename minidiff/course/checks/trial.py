@@ -65,7 +65,7 @@ def call(exercise, fn: Callable, args: tuple, again: tuple = (), label: str = "t
         kind = str(error) if isinstance(error, TypeError) else f"a {type(answer).__name__}"
         raise Trouble(f"Your function returns {kind}; expected is {exercise.returns}.") from None
     if learned:
-        if not (isinstance(answer, Tensor) and answer.requires_grad and answer.numel() == 1):
+        if not (isinstance(answer, Tensor) and answer.requires_grad):
             raise Trouble(
                 f"No gradient comes back from what your function returns: nothing could be learned from it (at {label}).\n"
                 "Something cuts it off: no_grad, detach, item, float, numpy, or a new tensor made of numbers."
