@@ -15,7 +15,7 @@ def pick_device(name: str | None = None) -> torch.device:
     if name is None:
         return torch.device(next(kind for kind, is_there in there.items() if is_there))
     try:
-        device = torch.device(name)
+        device = torch.device(str(name))
     except RuntimeError:
         device = None
     if device is None or not there.get(device.type):

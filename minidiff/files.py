@@ -64,8 +64,8 @@ def made_folder(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         yield
     finally:
-        with suppress(OSError):  # one is not empty, or could not be made
-            for path in made:
+        for path in made:
+            with suppress(OSError):  # it is not empty, or could not be made
                 path.rmdir()
 
 

@@ -165,7 +165,7 @@ def test_the_command_of_one_is_the_command_of_two(tmp_path, capsys):
     status, printed, complaint = torchrun("-m", "minidiff", *command, tmp_path / "two")
     assert status == 0, complaint
     assert printed == alone  # once, not twice
-    kept = {"resume-00000000.safetensors", "resume-00000003.safetensors", "log.jsonl"}
+    kept = {".lock", "resume-00000000.safetensors", "resume-00000003.safetensors", "log.jsonl"}
     assert {path.name for path in (tmp_path / "two").iterdir()} == {"model.json", "model.safetensors"} | kept
     one, two = (read_tensors(checkpoints(tmp_path / name)[-1]) for name in ("one", "two"))
     assert far(one, two) < 1e-5

@@ -100,16 +100,36 @@ def test_a_vae_that_asks_for_float32_gets_it(folder):
     assert TextToImage.load(folder, "cpu", "float16").decode(torch.ones(1, 4, 4, 4)).isfinite().all()
     edit(folder / "vae/config.json", force_upcast=False)
     with pytest.raises(UserError, match="not finite"):
-        TextToImage.load(folder, "cpu", torch.float16).decode(torch.ones(1, 4, 4, 4))
+        TextToImage.load(folder, "cpu", torch.float16)(PROMPT, steps=1)
 
 
 def test_what_python_gives_as_numbers_and_names(folder):
     pipe = TextToImage.load(folder, "cpu")
     same = [pipe.latents(PROMPT, steps=np.int64(2), seed=seed) for seed in (3, np.int64(3))]
     assert torch.equal(*same)
-    for option in ({"seed": 3.5}, {"steps": 2.0}):
-        with pytest.raises(UserError, match="must be a whole number"):
-            pipe.latents(PROMPT, **option)
+    wrong = {
+        "a whole number": [{"seed": 3.5}, {"steps": 2.0}, {"steps": "2"}, {"seed": None}, {"seed": True}],
+        "a number": [{"scale": "1"}, {"rescale": None}, {"strength": [1]}, {"log_p_scale": "x"}],
+        "a name": [{"sampler": None}, {"guidance": []}, {"grid": 1}],
+        "two numbers": [{"interval": None}, {"interval": (0.5,)}, {"size": (8.0, 8.0)}, {"size": "8"}],
+        "a tensor of floats": [{"latents": [[1.0]]}, {"latents": torch.zeros(1, 4, 8, 8, dtype=torch.int64)}],
+        "texts": [{"negative": 7}, {"negative": ["x", None]}],
+    }
+    for need, options in wrong.items():
+        for option in options:
+            with pytest.raises(UserError, match=f"^{next(iter(option))} must be {need}"):
+                pipe.latents(PROMPT, **option)
+    for prompts in (None, 7, b"7", ["7", None]):
+        with pytest.raises(UserError, match="^prompts must be texts"):
+            pipe.latents(prompts)
+    with pytest.raises(UserError, match="^context tokens must have shape"):
+        pipe.latents(torch.zeros(1, 20, 5))
+    for name in (None, 7, b"mnist", ["mnist"]):
+        with pytest.raises(UserError, match="^a model is a name, a folder or an id"):
+            TextToImage.load(name, "cpu")
+    for dtype in (True, torch.int8, float, []):
+        with pytest.raises(UserError, match="^unknown dtype"):
+            TextToImage.load("mnist", "cpu", dtype)
     with pytest.raises(UserError, match="unknown dtype 'int8'; there is float32, float16, bfloat16"):
         TextToImage.load(folder, "cpu", "int8")
     with pytest.warns(UserWarning, match="left out, for there is room for 18 tokens: apple"):

@@ -77,7 +77,7 @@ def small(monkeypatch, tmp_path):
 
 
 def names(folder):
-    return {path.name for path in folder.iterdir()}
+    return {path.name for path in folder.iterdir()} - {".lock"}  # which stays, as the next one may be waiting for it
 
 
 def failed(capsys, command):
@@ -207,6 +207,42 @@ def test_before_the_first_step_a_signal_stops_at_once(small, capsys, monkeypatch
     status, said, _ = failed(capsys, command)
     assert status == 130 and "stopped before or after training: what the folder of the run holds is as it was" in said
     assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    "row", ["[" * 10**5, '{"step": "x"}', '{"step": 1}', '{"step": 1, "lr": 1, "images": 1, "seconds": "x"}', "7"]
+)
+def test_a_row_of_the_log_that_is_damaged_is_left_out(tmp_path, row):
+    good = {"step": 2, "loss": None, "lr": 0.1, "images": 4, "seconds": 1.5}
+    (tmp_path / "log.jsonl").write_bytes(row.encode() + b"\n\xff\xfe\n" + json.dumps(good).encode() + b"\n")
+    assert read_log(tmp_path) == [good]
+
+
+def test_nothing_else_is_written_through_a_link(small, tmp_path):
+    command, folder = small
+    folder.mkdir()
+    (tmp_path / "mine").write_text("precious")
+    (folder / ".pid").symlink_to(tmp_path / "mine")
+    main(command)
+    assert (tmp_path / "mine").read_text() == "precious"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names here")
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(small, capsys):
+    command, folder = small
+    main(command)
+    last = checkpoints(folder)[-1]
+    for path in (last, folder / "log.jsonl", folder / ".pid"):
+        content = path.read_bytes() if path.exists() else None
+        path.unlink(missing_ok=True)
+        os.mkfifo(path)
+        if path == last:
+            assert failed(capsys, command)[0] == 2
+        else:
+            main(command)
+        path.unlink(missing_ok=True)
+        if content:
+            path.write_bytes(content)
 
 
 @pytest.mark.parametrize("broken", ["write_tensors", "fsync"])

@@ -79,6 +79,7 @@ class Sample:
 
         from minidiff.pipeline import Options, TextToImage
         from minidiff.pipeline.image_to_image import fitted
+        from minidiff.pipeline.text_to_image import finite
 
         pipe = TextToImage.load(self.model, self.device, self.dtype)
         for name, does_nothing in (
@@ -117,7 +118,7 @@ class Sample:
             shown = [enlarge(pipe.preview(step.x0_hat)) for step in steps[:-1]] + shown
         elif moving:
             shown = [pipe.decode(step.x, **decode) for step in steps[:-1]] + shown
-        sheets = [image_files.sheet(images, columns, zoom) for images in shown]
+        sheets = [image_files.sheet(finite(images), columns, zoom) for images in shown]
         write(self.out, image_files.encode(sheets if moving else sheets[0], suffix))
         say(f"{self.out}: {count} image{'s' if count > 1 else ''}")
 

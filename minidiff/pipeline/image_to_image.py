@@ -104,8 +104,14 @@ def prepared(init: Picture | Tensor, mask: Picture | Tensor | None, shape: tuple
         pixels = from_pil(init, channels)
         check_size(pixels.shape[2], pixels.shape[3], factor)
         init = encode(pixels)
-    if init.ndim != 4 or init.shape[0] not in (1, count) or init.shape[1] != latent_channels:
-        raise UserError(f"init must have shape ({_or_one(count)}, {latent_channels}, h, w), got {tuple(init.shape)}")
+    if (
+        not init.is_floating_point()
+        or init.ndim != 4
+        or init.shape[0] not in (1, count)
+        or init.shape[1] != latent_channels
+    ):
+        wanted = f"({_or_one(count)}, {latent_channels}, h, w)"
+        raise UserError(f"init must be floats of shape {wanted}, got {tuple(init.shape)} of {init.dtype}")
     height, width = init.shape[2:]
     if mask is None:
         return init, None

@@ -2,10 +2,10 @@
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from numbers import Integral
-from typing import TYPE_CHECKING
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -13,12 +13,34 @@ from torch import Tensor
 from minidiff.diffusion import DEFAULT_SAMPLER, GRIDS, GUIDANCES, SAMPLERS, denoiser, to_x0
 from minidiff.pipeline.image_to_image import Picture, remaining
 from minidiff.registry import UserError, choose, of_the_user
+from minidiff.tokenizer import shorten
 
 if TYPE_CHECKING:
     from minidiff.pipeline.text_to_image import TextToImage
 
 MOST_STEPS, LARGEST_SCALE = 10_000, 10_000
+KINDS = {  # what Python must give for an option, and what that is called; None too, where it is the default
+    **dict.fromkeys(("steps", "seed"), (Integral, "a whole number")),
+    **dict.fromkeys(("scale", "rescale", "strength", "log_p_scale"), (Real, "a number")),
+    **dict.fromkeys(("sampler", "guidance", "grid"), (str, "a name")),
+    "latents": (Tensor, "a tensor of floats"),
+}
 LAST_GUIDED = 0.99  # `guide` divides by alpha: it starts here instead of at t = 1, where alpha may be 0
+
+
+def pair(name: str, value: Any, kind: type) -> tuple:
+    """The two numbers of an option. Raises UserError for anything else."""
+    if not isinstance(value, tuple | list) or len(value) != 2 or not all(isinstance(number, kind) for number in value):
+        raise UserError(f"{name} must be two numbers, got {shorten(repr(value), 60)}")
+    return tuple(value)
+
+
+def texts(name: str, value: Any) -> list[str]:
+    """One text or several. Raises UserError for anything else."""
+    found = [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
+    if wrong := [one for one in found if not isinstance(one, str)]:
+        raise UserError(f"{name} must be texts, got {shorten(repr(wrong[0]), 60)}")
+    return found
 
 
 @dataclass(frozen=True)
@@ -44,7 +66,15 @@ class Options:
     mask: Picture | Tensor | None = None  # white where to draw anew, of init's size; or 1 there, (1, 1, h, w)
 
     def __post_init__(self):
-        low, high = self.interval
+        for name, (kind, called) in KINDS.items():
+            if (value := getattr(self, name)) is None and getattr(Options, name) is None:
+                continue
+            fits = isinstance(value, kind) and not isinstance(value, bool)
+            if not fits or isinstance(value, Tensor) and not value.is_floating_point():
+                raise UserError(f"{name} must be {called}, got {shorten(repr(value), 60)}")
+        low, high = pair("interval", self.interval, Real)
+        if not isinstance(self.size, int | None):
+            pair("size", self.size, Integral)
         needs = [
             ("steps", self.steps >= 1, "be at least 1"),
             ("steps", self.steps <= MOST_STEPS, f"be at most {MOST_STEPS}"),
@@ -52,8 +82,6 @@ class Options:
             ("scale", abs(self.scale or 0) <= LARGEST_SCALE, f"lie between -{LARGEST_SCALE} and {LARGEST_SCALE}"),
             ("rescale", 0 <= self.rescale <= 1, "lie between 0 and 1"),
             ("interval", 0 <= low <= high <= 1, "be two times, 0 <= low <= high <= 1"),
-            ("steps", isinstance(self.steps, Integral), "be a whole number"),
-            ("seed", isinstance(self.seed, Integral), "be a whole number"),
             ("seed", 0 <= self.seed < 2**32, f"lie between 0 and {2**32 - 1}"),
         ]
         for name, holds, need in needs:

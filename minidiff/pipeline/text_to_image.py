@@ -18,7 +18,7 @@ from minidiff.formats.scheduler_config import Timing
 from minidiff.networks import VAE, Conditional, SpaceToDepth
 from minidiff.pipeline.image_to_image import check_size, keep, prepared
 from minidiff.pipeline.latent_preview import latent_to_rgb
-from minidiff.pipeline.options import Options
+from minidiff.pipeline.options import Options, texts
 from minidiff.registry import UserError, choose
 from minidiff.tokenizer import Tokenizer, shorten
 
@@ -57,7 +57,7 @@ class TextToImage:
 
     def __call__(self, prompts: str | list[str], **options) -> list[Image.Image]:
         """One image a prompt, as PIL images. options: the fields of `Options`."""
-        return to_pil(self.decode(self.latents(prompts, **options)))
+        return to_pil(finite(self.decode(self.latents(prompts, **options))))
 
     def latents(self, prompts: str | list[str], **options) -> Tensor:
         """The last x of `stream`, (B, C, h, w): what `decode` makes images of."""
@@ -73,7 +73,10 @@ class TextToImage:
         """
         how = Options(**options)
         if not isinstance(prompts, Tensor):
-            prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+            prompts = texts("prompts", prompts)
+        elif prompts.ndim != 3 or prompts.shape[2] != self.config.unet.context_dim:
+            width = self.config.unet.context_dim
+            raise UserError(f"context tokens must have shape (B, L, {width}), got {tuple(prompts.shape)}")
         if not len(prompts):
             raise UserError("no prompt was given")
         context = prompts.to(self.device) if isinstance(prompts, Tensor) else self.encode(prompts)
@@ -136,7 +139,7 @@ class TextToImage:
         """Context tokens of what the images should not be, (1 or n, L, D); None is the null context."""
         if negative is None:
             return self.net.text_encoder(self.null[None].to(self.device))
-        negative = [negative] if isinstance(negative, str) else list(negative)
+        negative = texts("negative", negative)
         if len(negative) not in (1, n):
             raise UserError(f"{len(negative)} negative prompts for {n} prompts: give one, or one each")
         return self.encode(negative)
@@ -169,8 +172,6 @@ class TextToImage:
         """Pictures, floats in [0, 1], (B, C, H, W). how: tile and sliced where memory is short, see `VAE.decode`."""
         pictures = self.fold.decode(latents.float())
         pictures = self.vae.decode(pictures, **how).float() if self.vae else pictures
-        if not pictures.isfinite().all():
-            raise UserError("the images have numbers that are not finite: take a smaller guidance scale, or float32")
         return ((pictures + 1) / 2).clamp(0, 1)
 
     @cached_property
@@ -202,8 +203,10 @@ class TextToImage:
         model that is not there, not whole or of another kind, OSError where there is no network.
         """
         device = device if isinstance(device, torch.device) else pick_device(device)
-        dtype = choose(dtype, DTYPES, "dtype") if isinstance(dtype, str) else dtype
-        return cls(*model_folder.read(model_folder.find_model(name), device, dtype))
+        precision = None if dtype is None else choose(str(dtype).removeprefix("torch."), DTYPES, "dtype")
+        if not isinstance(name, str | Path):
+            raise UserError(f"a model is a name, a folder or an id, not {shorten(repr(name), 60)}")
+        return cls(*model_folder.read(model_folder.find_model(name), device, precision))
 
     def save(self, folder: str | Path) -> None:
         """Write a folder that `load` opens, weights in float16.
@@ -212,6 +215,13 @@ class TextToImage:
         model.safetensors, model.json, and the tokenizer's files where there is one.
         """
         model_folder.save(Path(folder), self.config, self.net, self.tokenizer, self.vae, self.timing)
+
+
+def finite(pictures: Tensor) -> Tensor:
+    """These pictures, of any shape. Raises UserError if they could not be drawn: they would be black."""
+    if not pictures.isfinite().all():
+        raise UserError("the images have numbers that are not finite: take a smaller guidance scale, or float32")
+    return pictures
 
 
 def to_pil(pictures: Tensor) -> list[Image.Image]:

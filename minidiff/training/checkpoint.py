@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from minidiff.files import made_folder, read_tensors, write_tensors
+from minidiff.files import made_folder, read_tensors, write, write_tensors
 from minidiff.registry import UserError
 from minidiff.training.distributed import is_first, of_first
 
@@ -41,14 +41,19 @@ def alone(folder: Path) -> Iterator[None]:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            raise UserError(f"process {holder.read_text()} is training in {folder}: choose another folder") from None
+            process = f"process {holder.read_text()}" if holder.is_file() else "another process"
+            raise UserError(f"{process} is training in {folder}: choose another folder") from None
         try:
-            holder.write_text(str(os.getpid()))
+            write(holder, str(os.getpid()))  # in the place of a link, if there is one, and not where it points
             yield
         finally:
-            holder.unlink(missing_ok=True)
+            with suppress(OSError):
+                holder.unlink()
+            if [path.name for path in folder.iterdir()] == [
+                ".lock"
+            ]:  # else it stays: the next one may be waiting for it
+                (folder / ".lock").unlink()
             lock.release()
-            (folder / ".lock").unlink(missing_ok=True)
 
 
 @contextmanager
@@ -146,6 +151,8 @@ def tensors(nets: nn.ModuleDict, optimizer: Optimizer) -> dict[str, Tensor]:
 def header(path: Path) -> dict:
     """What a checkpoint says of its run; nothing else is read. Raises UserError for one that is damaged."""
     try:
+        if not path.is_file():  # a pipe, from which nothing comes
+            raise OSError("it is no file")
         with safe_open(path, "pt") as file:
             about = dict(json.loads((file.metadata() or {})["about"]))
         counts = [about[key] for key in ("step", "steps", "skipped")]
@@ -201,11 +208,13 @@ def planned_steps(folder: Path) -> int | None:
 def read_log(folder: Path) -> list[dict]:
     """A row for each step of a run, to plot: step, loss, lr, images and seconds of training, all of them so far.
 
-    The loss is None where it or its gradient was not finite: that step was skipped. A row that was cut is left out.
+    The loss is None where it or its gradient was not finite: that step was skipped. A row that is damaged is left out.
     """
     rows, path = {}, Path(folder) / LOG
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        with suppress(ValueError, TypeError, KeyError):
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
+        with suppress(ValueError, RecursionError):
             row = json.loads(line)
-            rows[row["step"]] = row
+            numbers = [row.get(key) for key in ("lr", "images", "seconds")] if isinstance(row, dict) else [None]
+            if all(isinstance(number, int | float) for number in numbers) and type(row.get("step")) is int:
+                rows[row["step"]] = row
     return list(rows.values())
