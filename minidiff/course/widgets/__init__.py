@@ -1,6 +1,7 @@
 """Widgets: a figure with controls and a caption, for notebooks. `widgets.corruption()` is one of WIDGETS."""
 
 import html
+import warnings
 from collections.abc import Callable
 
 import ipywidgets
@@ -37,7 +38,8 @@ def view(
     def redraw(_=None) -> None:
         values = {name: control.value for name, control in controls.items()}
         try:
-            image, said = draw(**values), note(**values) if note else ""
+            with warnings.catch_warnings(action="ignore"):  # what is left out of a prompt is said in the note
+                image, said = draw(**values), note(**values) if note else ""
         except UserError as error:
             if not (note and picture.value):
                 raise
