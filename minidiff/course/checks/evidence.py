@@ -205,9 +205,8 @@ class Evidence:
         if x.shape == y.shape and y.numel() and bool(y.isfinite().all() and x.isfinite().all()):
             where = int(y.abs().argmax())
             top, mine_top = float(y.flatten()[where]), float(x.flatten()[where])
-            low, high = (
-                float(f(a[part].min() if f is min else a[part].max() for a in self.got if a)) for f in (min, max)
-            )
+            given = [answer[part] for answer in self.got if answer and answer[part].numel()]
+            low, high = float(min(z.min() for z in given)), float(max(z.max() for z in given))
             yield f"{what} clamped to {low:.4g} and above{only}", changed(lambda y, i: y.clamp(min=low))
             yield f"{what} clamped to {high:.4g} and below{only}", changed(lambda y, i: y.clamp(max=high))
             yield f"{what} clamped to [{low:.4g}, {high:.4g}]{only}", changed(lambda y, i: y.clamp(low, high))
