@@ -42,7 +42,7 @@ def encoded(batch: int, seed: int, _: Any = None) -> Iterator[tuple[Tensor, Tens
 
 
 RECIPES["scenes"] = DenoiserRecipe(
-    about="things in places, from text that clip_scenes' text tower reads, in the latents of vae",
+    about="things in places, from text; needs a VAE and a CLIP of scenes, which are not shipped yet",
     after='draw with it: minidiff sample "an owl in the snow, fluent style" --model {folder}',
     config=SCENES,
     batches=encoded,
