@@ -94,7 +94,7 @@ def open_notebook(lab, chromium):
     def open_it(name):
         page = chromium.new_page(viewport={"width": 1300, "height": 1000})
         pages.append(page)
-        page.set_default_timeout(120_000)
+        page.set_default_timeout(300_000)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("console", lambda message: message.type == "error" and complaints.append(message.text))
         with page.expect_websocket(lambda socket: "/channels" in socket.url) as kernel:
@@ -197,7 +197,7 @@ def test_a_caption_is_typed_and_what_cannot_be_read_is_said(open_notebook):
         prompt.press("Enter")
         page.wait_for_function("([image, old]) => image.src !== old", arg=[picture.element_handle(), before])
         # the line is replaced, not changed: `expect` finds it anew at each try
-        expect(said).to_have_text(re.compile(words or r"^\s*$"), timeout=120_000)
+        expect(said).to_have_text(re.compile(words or r"^\s*$"), timeout=300_000)
     assert output.get_by_text("Traceback").count() == 0
 
 
@@ -222,8 +222,8 @@ def test_a_prompt_is_drawn_and_its_trajectory_looked_at(open_notebook):
         prompt.fill(text)
         assert picture.get_attribute("src") == before  # nothing is drawn while one types
         prompt.press("Enter")
-        expect(picture).not_to_have_attribute("src", before, timeout=120_000)
-        expect(said).to_have_text(re.compile(words), timeout=120_000)
+        expect(picture).not_to_have_attribute("src", before, timeout=300_000)
+        expect(said).to_have_text(re.compile(words), timeout=300_000)
 
     def step(output):
         return output.locator(".widget-hslider", has=page.get_by_text("step", exact=True)).get_by_role("slider")
