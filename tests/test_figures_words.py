@@ -133,6 +133,7 @@ def test_no_negative_prompt_and_an_empty_one(pipe, tiny):
 
 
 @pytest.mark.parametrize("prompt", ODD)
+@pytest.mark.filterwarnings("ignore:left out, for there is room")
 def test_any_prompt_fits_on_the_pages(tiny, model, tokenizer, unclipped, prompt):
     figures.guidance(tiny, prompt, prompt, 10.0, steps=6)
     figures.attention(tiny, prompt, 1, steps=2)
@@ -266,6 +267,7 @@ def test_the_words_of_a_prompt(tiny, monkeypatch, prompt, titles):
     assert [place for _, places in words for place in places] == list(range(24))  # each token once
 
 
+@pytest.mark.filterwarnings("ignore:left out, for there is room")
 def test_a_prompt_that_is_too_long(tiny, drawn):
     figures.attention(tiny, "red " * 30, steps=1)
     _, written = drawn

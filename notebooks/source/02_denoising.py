@@ -678,7 +678,7 @@ def x0_from_v(x, v, alpha, sigma):
 check.l02_x0_from_v(x0_from_v)
 
 # %% [markdown]
-# ### Exercise · Catch the bug
+# ### Exercise 6 · Catch the bug
 # *medium, 8 minutes.* Now you write the test, and the check hands it functions: two that do exercise 2 right, and some that are each wrong in one way.
 # `x0_from_eps` is one of them, with the arguments of exercise 2. Return True if it is right, and False, or let an `assert` fail, if it is not.
 #

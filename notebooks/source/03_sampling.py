@@ -730,7 +730,7 @@ def heun_step(slope, x, t, t_to):
 check.l03_heun_step(heun_step)
 
 # %% [markdown]
-# ### Exercise · Catch the bug
+# ### Exercise 6 · Catch the bug
 #
 # *medium, 8 minutes.*
 #

@@ -637,7 +637,7 @@ def attention(q, k, v, heads):
 check.l05_attention(attention)
 
 # %% [markdown]
-# ### Exercise · Catch the bug
+# ### Exercise 6 · Catch the bug
 #
 # *medium, 8 minutes.*
 #

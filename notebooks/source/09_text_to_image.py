@@ -634,7 +634,7 @@ def guided(net, x, t, text, null, w):
 check.l09_guided(guided)
 
 # %% [markdown]
-# ### Exercise · Catch the bug
+# ### Exercise 6 · Catch the bug
 #
 # *medium, 8 minutes.*
 #

@@ -885,7 +885,7 @@ def slerp(a, b, amount):
 check.l10_slerp(slerp)
 
 # %% [markdown]
-# ### Exercise · Catch the bug
+# ### Exercise 6 · Catch the bug
 #
 # *medium, 8 minutes.*
 #
