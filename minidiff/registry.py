@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from pkgutil import iter_modules
 from typing import TypeVar
 
@@ -78,9 +79,12 @@ def enough_memory() -> Iterator[None]:
 
 
 @contextmanager
-def of_the_user() -> Iterator[None]:
-    """What the mathematics refuses in here was asked for by the user: a ValueError becomes a UserError."""
+def of_the_user(what: str | Path = "") -> Iterator[None]:
+    """What is refused in here came from the user: a ValueError becomes a UserError.
+
+    what: the file or field that it is about, named first.
+    """
     try:
         yield
     except ValueError as error:
-        raise UserError(str(error)) from None
+        raise UserError(f"{what}: {error}" if what else str(error)) from None

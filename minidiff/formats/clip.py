@@ -10,10 +10,11 @@ import torch
 
 from minidiff.files import asset
 from minidiff.formats.hub import fetch, find
-from minidiff.formats.json_files import about, checked, config, read_json
+from minidiff.formats.json_files import checked, config, read_json
 from minidiff.formats.safetensors import Checkpoint, Part, file_names, fill, save_net
 from minidiff.formats.tokenizer_files import TOKENIZER_FILES, load_tokenizer, save_tokenizer
 from minidiff.networks import CLIP, CLIPConfig, CLIPText, CLIPTextConfig, CLIPVision, CLIPVisionConfig
+from minidiff.registry import of_the_user
 from minidiff.tokenizer import Tokenizer
 
 SHIPPED = ("clip", "clip_emoji")
@@ -74,7 +75,7 @@ def load_clip(name: str | Path = "clip", device: str | torch.device = "cpu") -> 
     path = folder / "clip.json"
     if path.exists():
         fields = read_json(path, "a CLIP")
-        with about(path):
+        with of_the_user(path):
             ours = config(CLIPConfig, fields)
     else:
         path = folder / "config.json"
@@ -96,8 +97,8 @@ def clip_config(fields: dict, path: Path) -> CLIPConfig:
     towers = {}
     for name, part in (("text", TEXT), ("vision", VISION)):
         # files from 2022 say some things twice; what stands in *_config_dict is meant
-        with about(f"{path}: {name}_config"):
+        with of_the_user(f"{path}: {name}_config"):
             said = [checked(dict | None, fields.get(f"{name}_config{end}")) or {} for end in ("", "_dict")]
         towers[name] = dataclasses.asdict(part.config(said[0] | said[1], path))
-    with about(path):
+    with of_the_user(path):
         return config(CLIPConfig, towers | {"dim": dim}, {"dim": "projection_dim"})

@@ -10,7 +10,7 @@ import torch
 
 from minidiff.formats import hub, json_files
 from minidiff.formats.clip import load_clip_text, save_clip_text
-from minidiff.formats.json_files import about, checked, read_json, write_json
+from minidiff.formats.json_files import checked, read_json, write_json
 from minidiff.formats.model_config import ModelConfig
 from minidiff.formats.safetensors import file_names
 from minidiff.formats.scheduler_config import Timing, scheduler_config, timing_of
@@ -18,7 +18,7 @@ from minidiff.formats.tokenizer_files import TOKENIZER_FILES, load_tokenizer, sa
 from minidiff.formats.unet import load_unet, save_unet
 from minidiff.formats.vae import load_vae, save_vae
 from minidiff.networks import VAE, Conditional
-from minidiff.registry import UserError
+from minidiff.registry import UserError, of_the_user
 from minidiff.tokenizer import Tokenizer, shorten
 
 INDEX = "model_index.json"
@@ -46,7 +46,7 @@ def read(folder: Path, device: torch.device, dtype: torch.dtype) -> tuple:
             raise UserError(f"{folder} has no {part}: it must have {', '.join(PARTS)}")
     path = folder / "scheduler" / "scheduler_config.json"
     said = read_json(path, "a scheduler")
-    with about(path):
+    with of_the_user(path):
         timing = timing_of(said)
     text_encoder = load_clip_text(folder / "text_encoder", device, dtype)
     tokenizer = load_tokenizer(folder / "tokenizer", text_encoder.config)
@@ -60,9 +60,9 @@ def read(folder: Path, device: torch.device, dtype: torch.dtype) -> tuple:
             "which sees more than the latent. Take the ordinary one: minidiff inpaints with it"
         )
     path = folder / "unet" / "config.json"
-    with about(path):  # latent pixels of a side in training
+    with of_the_user(path):  # latent pixels of a side in training
         side = vae.factor * checked(int, read_json(path, "a UNet").get("sample_size") or 64)
-    with about(folder / INDEX):
+    with of_the_user(folder / INDEX):
         fields = {
             "name": index.get("_draws") or hub.origin(folder),
             "scale": index.get("_guidance_scale", 7.5),

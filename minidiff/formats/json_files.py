@@ -5,15 +5,14 @@ Whatever such a file holds, the answer is that object, or one line with the file
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from minidiff.files import write
-from minidiff.registry import UserError
+from minidiff.registry import UserError, of_the_user
 from minidiff.tokenizer import shorten
 
 T = TypeVar("T")
@@ -24,15 +23,6 @@ RANGES = {
     "scale": (-1e4, 1e4), "scaling": (1e-4, 1e4), "mean": (-1e4, 1e4), "std": (1e-4, 1e4),
 }  # fmt: skip
 MOST_ITEMS = 16  # of a list: levels of a network, channels of an image
-
-
-@contextmanager
-def about(what: str | Path) -> Iterator[None]:
-    """What is refused in here begins with the file or field that it is about. A ValueError becomes a UserError."""
-    try:
-        yield
-    except ValueError as error:
-        raise UserError(f"{what}: {error}") from None
 
 
 def write_json(path: Path, fields: dict) -> None:
@@ -62,7 +52,7 @@ def read_json(path: Path, what: str, kind: Any = dict[str, Any]) -> Any:
             raise ValueError("it holds no fields")
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} does not describe {what} ({error})") from None
-    with about(path):
+    with of_the_user(path):
         return checked(kind, fields)
 
 
@@ -85,16 +75,9 @@ def config(kind: type[T], fields: Mapping[str, Any], called: Mapping[str, str] =
     for field, value in fields.items():
         _within(field, value, called.get(field, field))
     built = checked(kind, fields, called)
-    for (
-        field,
-        value,
-    ) in fields.items():  # of a network, nothing is guessed: its tensors do not tell how many heads it has
-        missing = (
-            {inner.name for inner in dataclasses.fields(getattr(built, field))} - {*value}
-            if isinstance(value, Mapping)
-            else ()
-        )
-        if missing:
+    networks = {field: value for field, value in fields.items() if isinstance(value, Mapping)}
+    for field, value in networks.items():  # nothing is guessed: tensors do not tell how many heads there are
+        if missing := {inner.name for inner in dataclasses.fields(getattr(built, field))} - set(value):
             raise UserError(f"{field}.{min(missing)} is missing")
     return built
 

@@ -12,13 +12,13 @@ from torch import nn
 from minidiff.files import ROOTS, asset, whole
 from minidiff.formats import diffusers_folder, json_files
 from minidiff.formats.hub import find
-from minidiff.formats.json_files import about, read_json
+from minidiff.formats.json_files import read_json
 from minidiff.formats.model_config import ModelConfig, named_timing
 from minidiff.formats.safetensors import PICKLES, Checkpoint, fill, save_net
 from minidiff.formats.scheduler_config import Timing
 from minidiff.formats.tokenizer_files import load_tokenizer, save_tokenizer
 from minidiff.networks import CLASSIFIERS, VAE, Conditional
-from minidiff.registry import UserError, choose
+from minidiff.registry import UserError, choose, of_the_user
 from minidiff.tokenizer import Tokenizer
 
 
@@ -45,7 +45,7 @@ def read(folder: Path, device: torch.device, dtype: torch.dtype | None = None) -
         return diffusers_folder.read(folder, device, torch.float16 if half else dtype or torch.float32)
     path = folder / "model.json"
     fields = read_json(path, "a model")
-    with about(path):
+    with of_the_user(path):
         config = json_files.config(ModelConfig, fields)
         named_timing(config)  # whose names are known
         with torch.device("meta"):

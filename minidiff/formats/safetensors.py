@@ -13,8 +13,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from minidiff.files import write_tensors
-from minidiff.formats.json_files import about, checked, config, read_json, write_json
-from minidiff.registry import UserError
+from minidiff.formats.json_files import checked, config, read_json, write_json
+from minidiff.registry import UserError, of_the_user
 from minidiff.tokenizer import shorten
 
 Net = TypeVar("Net", bound=nn.Module)
@@ -66,7 +66,7 @@ def index_of(path: Path) -> dict[str, str]:
     if ".index." not in path.name:
         return {}
     index = read_json(path, "the files of a checkpoint").get("weight_map")
-    with about(f"{path}: weight_map"):
+    with of_the_user(f"{path}: weight_map"):
         index = checked(dict[str, str], index)
         for file in index.values():
             if PureWindowsPath(file).name != file or not file.endswith(".safetensors"):
@@ -134,7 +134,7 @@ class Part(Generic[Net]):
     def config(self, fields: dict, path: Path) -> Any:
         """Our config for what they wrote into a config.json. Raises UserError if it would compute something else."""
         given = self.absent | fields
-        with about(path):
+        with of_the_user(path):
             said = {our: given[their] for their, our in self.words.items() if their in given} | self.more(fields)
             ours = config(self.kind, said, {our: their for their, our in self.words.items()})
             for name, value in (self.fixed | self.follows(ours)).items():

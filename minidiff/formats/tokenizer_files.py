@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from minidiff.files import write
-from minidiff.formats.json_files import about, checked, read_json, read_text
+from minidiff.formats.json_files import checked, read_json, read_text
 from minidiff.networks import CLIPTextConfig
-from minidiff.registry import UserError
+from minidiff.registry import UserError, of_the_user
 from minidiff.tokenizer import Tokenizer
 
 OPTIONAL = ("merges.txt", "words.txt", "added_tokens.json", "special_tokens_map.json", "tokenizer_config.json")
@@ -24,7 +24,7 @@ def load_tokenizer(folder: str | Path, tower: CLIPTextConfig | None = None, pad:
     words, whole, added = folder / "words.txt", folder / "tokenizer.json", folder / "added_tokens.json"
     if whole.exists() and not (folder / "vocab.json").exists():
         fields = read_json(whole, "a tokenizer")
-        with about(whole):
+        with of_the_user(whole):
             model = checked(dict, fields.get("model"))
             vocab = checked(dict[str, int], model.get("vocab"))
             pairs = checked(list[str | list[str]], model.get("merges"))  # "a b", or ["a", "b"]
@@ -35,10 +35,10 @@ def load_tokenizer(folder: str | Path, tower: CLIPTextConfig | None = None, pad:
         lines = read_text(whole := folder / "merges.txt").splitlines()
         more = list(read_json(added, "a tokenizer", dict[str, int])) if added.exists() else []
     merges: list[Any] = [tuple(line.split()) for line in lines if line and not line.startswith("#version")]
-    with about(whole):
+    with of_the_user(whole):
         if wrong := next((merge for merge in merges if len(merge) != 2), None):
             raise UserError(f'it has the line "{" ".join(wrong)}", which is not a pair')
-    with about(folder):
+    with of_the_user(folder):
         if wrong := [token for token in more if token not in vocab]:
             raise UserError(f"the token {wrong[0]!r} was added to its vocabulary: minidiff reads CLIP's alone")
         known = read_text(words).split() if words.exists() else ()
@@ -62,6 +62,6 @@ def _pad(folder: Path) -> str | None:
     for path in (folder / name for name in SAYS_PAD):
         pad = read_json(path, "a tokenizer").get("pad_token") if path.is_file() else None
         if pad is not None:
-            with about(f"{path}: pad_token"):
+            with of_the_user(f"{path}: pad_token"):
                 return checked(str, pad.get("content") if isinstance(pad, dict) else pad)
     return None

@@ -56,10 +56,11 @@ SAYS = {"_class_name": ["models/sd is a "], "pad_token": ["is not in the vocabul
 
 
 def timing(path):
-    from minidiff.formats.json_files import about, read_json
+    from minidiff.formats.json_files import read_json
     from minidiff.formats.scheduler_config import timing_of
+    from minidiff.registry import of_the_user
 
-    with about(path):
+    with of_the_user(path):
         made = timing_of(read_json(path, "a scheduler"))
     t = torch.tensor([0.001, 0.5, 1.0], dtype=torch.float64)
     return made.prediction, made.times(10, "ddim").tolist(), made.schedule.alpha(t).tolist()
