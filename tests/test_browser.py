@@ -256,7 +256,7 @@ def test_a_student_reads_what_is_wrong_and_mends_it(open_notebook):
     check = cell(page, "check.l01_one_step(")
     check.get_by_text("Nothing here yet").wait_for()
     cell(page, "check.l01_cosine_time(").get_by_text("Nothing here yet").wait_for()  # it has run to the end
-    for answer, says in ((WRONG, "beta where its square root belongs"), (RIGHT, "Right: one_step")):
+    for answer, says in ((WRONG, "beta where its square root belongs"), (RIGHT, "Right: l01_one_step")):
         write(page, "def one_step(", answer)
         page.keyboard.press("Shift+Enter")  # the next cell is the check
         check.get_by_text(says).wait_for()

@@ -263,6 +263,20 @@ def test_nothing_is_left_running(monkeypatch):
     assert [child.cmdline() for child in left if child.status() != psutil.STATUS_ZOMBIE] == []
 
 
+def test_an_answer_may_come_before_anybody_looks(monkeypatch, capsys):
+    process = psutil.Process
+
+    def late(*pid):
+        time.sleep(0.5 if pid else 0)
+        return process(*pid)
+
+    monkeypatch.setattr(worker.psutil, "Process", late)
+    for fn, says in ((untouched, "Nothing here yet"), (lambda x, eps, beta: x, "expected")) * 2:
+        assert says in CHECKS["l01_one_step"].diagnose(fn)
+    checks.l01_one_step(right)
+    assert "so it ran here" not in capsys.readouterr().out
+
+
 def test_a_right_answer_may_print_and_what_it_prints_is_shown_once(capsys):
     def says_so(x, eps, beta):
         print("x is", tuple(x.shape))

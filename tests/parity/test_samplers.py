@@ -141,8 +141,11 @@ def compare(row, n, prediction, tolerance, latents=LATENTS, schedule=SCHEDULE, a
         out = theirs(scheduler.scale_model_input(y, t), t)
         how = {"variance_noise": eps} if scheduler_class is SDE else {}
         if scheduler_class is DDPM:
-            scheduling_ddpm.randn_tensor = lambda *_, eps=eps, **__: eps
-        y = scheduler.step(out, t, y, **how).prev_sample
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(scheduling_ddpm, "randn_tensor", lambda *_, eps=eps, **__: eps)
+                y = scheduler.step(out, t, y, **how).prev_sample
+        else:
+            y = scheduler.step(out, t, y, **how).prev_sample
 
     assert ours.times == pytest.approx(theirs.times, rel=0, abs=apart)
     assert x.dtype == y.dtype == latents.dtype

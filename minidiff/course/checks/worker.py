@@ -61,11 +61,10 @@ class Worker:
         pid = self.said.get()
         if not pid:
             raise ConnectionError("it has ended")
-        process = psutil.Process(int(pid))
         try:
-            answer = self._wait(process)
+            answer = self._wait(int(pid))
         except BaseException:
-            _kill(process)
+            _kill(int(pid))
             if FORKS and self.process.poll() is None:
                 self.said.get()  # what is left to say of this request
             raise
@@ -75,7 +74,11 @@ class Worker:
             )
         return json.loads(answer)
 
-    def _wait(self, process: psutil.Process) -> bytes:
+    def _wait(self, pid: int) -> bytes:
+        try:
+            process = psutil.Process(pid)
+        except psutil.NoSuchProcess:  # it was quicker than we
+            return self.said.get()
         start = busy = time.monotonic()
         used, first, least = 0.0, None, None  # seconds of computing; those, and the bytes, before the function began
         while True:
@@ -246,8 +249,9 @@ def _limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
-def _kill(process: psutil.Process) -> None:
+def _kill(pid: int) -> None:
     try:
+        process = psutil.Process(pid)
         for one in [*process.children(recursive=True), process]:
             one.kill()
     except psutil.Error:
