@@ -8,6 +8,9 @@ notebooks/source/NN_name.py becomes notebooks/NN_name.ipynb, executed, with solu
 it has exercises, notebooks/exercises/NN_name.ipynb, the student's: not executed, without the lines between
 `### BEGIN SOLUTION` and `### END SOLUTION` (nbgrader's markers).
 
+Terms stand in **bold** where they are explained: GLOSSARY.md is made of these sentences. {{study time}} becomes the
+minutes that a lesson takes, and a cell that begins with `# folded` is folded up in JupyterLab.
+
 A source links to code by name: {{schedules.add_noise}} becomes a link to the function, and
 {{samplers.ddpm: kept = now.alpha / to.alpha}} shows that line of it, with a link.
 
@@ -22,6 +25,7 @@ import copy
 import functools
 import hashlib
 import io
+import math
 import os
 import re
 import sys
@@ -90,10 +94,46 @@ def link(name: str, text: str | None) -> str:
 
 def text_of(source: Path) -> str:
     """A source with its {{links}} resolved. Raises ValueError, with the name of the source, if one of them leads nowhere."""
+    text = source.read_text().replace("{{study time}}", f"{study_time(source)} minutes")
     try:
-        return LINK.sub(lambda match: link(*match.groups()), source.read_text())
+        return LINK.sub(lambda match: link(*match.groups()), text)
     except ValueError as error:
         raise ValueError(f"{source.name}: {error}") from None
+
+
+def prose(source: Path) -> list[str]:
+    """The cells of a source that are text, in Markdown."""
+    cells = jupytext.reads(source.read_text(), fmt="py:percent").cells
+    return [cell.source for cell in cells if cell.cell_type == "markdown"]
+
+
+def study_time(source: Path) -> int:
+    """Minutes, to the next five: 200 words a minute, and what the exercises say of themselves."""
+    text = "\n".join(prose(source))
+    exercises = sum(int(minutes) for minutes in re.findall(r"^\*(?:easy|medium|hard), (\d+) minutes\.\*", text, re.M))
+    return 5 * math.ceil((len(text.split()) / 200 + exercises) / 5)
+
+
+def terms(source: Path) -> dict[str, str]:
+    """What a lesson explains: each **term**, with the sentence that it first stands in."""
+    found = {}
+    for paragraph in re.split(r"\n\s*\n", "\n\n".join(prose(source))):
+        if not re.match(r"[#|<$*-] ?", paragraph) or paragraph.startswith("**"):
+            for sentence in re.split(r"(?<=[.?!)])\s+(?=[A-Z*(])", " ".join(paragraph.split())):
+                for term in re.findall(r"\*\*(.+?)\*\*", sentence):
+                    found.setdefault(term, sentence)
+    return found
+
+
+def glossary(sources: list[Path]) -> str:
+    """The page of all terms, from the lessons that link to it; each is explained where it stands first."""
+    entries = {}
+    for source in sources:
+        if "GLOSSARY.md" in source.read_text():
+            for term, sentence in terms(source).items():
+                said = sentence.replace(f"**{term}**", term).replace("**", "")
+                entries.setdefault(term.lower(), f"**{term}**: {said} ([lesson {source.stem[:2]}]({source.stem}.ipynb))")
+    return "\n\n".join(["# Glossary", GLOSSARY, *(entries[term] for term in sorted(entries))]) + "\n"
 
 
 def badge(notebook: str) -> str:
@@ -112,6 +152,8 @@ def lesson(source: Path) -> NotebookNode:
     for i, cell in enumerate(notebook.cells):
         cell.id = f"{source.stem}-{i:02d}"
         cell.metadata = NotebookNode()
+        if cell.cell_type == "code" and cell.source.startswith("# folded"):
+            cell.metadata["jupyter"] = {"source_hidden": True}
     graded(notebook)
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -213,6 +255,7 @@ def small(png: str) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
+GLOSSARY = "The terms of the course, each in the sentence that explains it. `make notebooks` writes this page."
 FOR_TEACHERS = """# Exercises
 
 The lessons without their solutions. Run a notebook from the top. `make notebooks` writes this page from `minidiff/course/checks/`.
@@ -270,6 +313,7 @@ def mistakes() -> str:
 def main() -> None:
     (HERE / "exercises").mkdir(exist_ok=True)
     (HERE / "exercises/README.md").write_text(mistakes())
+    (HERE / "GLOSSARY.md").write_text(glossary(sorted((HERE / "source").glob("*.py"))))
     named = [word.removesuffix(".py") for word in sys.argv[1:] if word != "--all"]
     sources = [HERE / "source" / f"{name}.py" for name in named] or sorted((HERE / "source").glob("*.py"))
     for source in sources:

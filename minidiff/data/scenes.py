@@ -37,6 +37,7 @@ CELL, MARGIN = 64, 2  # pixels of a thing on its sheet; between a thing and the 
 TRAINED, CHOOSING, UNSEEN = 0, 1, 2
 FRACTIONS = {UNSEEN: 0.10, CHOOSING: 0.03}
 SPLITS: dict[str, Callable[[np.ndarray], np.ndarray]] = {  # levels (N, 3) -> is the scene in this split? (N,)
+    "all": lambda levels: levels.max(1) >= TRAINED,
     "train": lambda levels: (levels == TRAINED).all(1),
     "validation": lambda levels: levels.max(1) == CHOOSING,
     "new_pairs": lambda levels: (levels == (UNSEEN, TRAINED, TRAINED)).all(1),
@@ -84,6 +85,7 @@ class Scenes:
     captions: list[str]
     said: list[Scene]
     shown: list[Scene]  # the same with nothing left open
+    centres: Tensor  # (N, 2, 2) of the thing and the other one, as row and column in pixels; NaN where there is none
 
     def __len__(self) -> int:
         return len(self.captions)
@@ -239,7 +241,7 @@ def scene_levels(numbers: np.ndarray) -> np.ndarray:
 def scene_split(scene: Scene) -> str | None:
     """The split of a scene with nothing left open; None where several kinds of it are held out."""
     levels = scene_levels(_numbers([scene]))
-    return next((split for split, holds in SPLITS.items() if holds(levels)[0]), None)
+    return next((split for split, holds in SPLITS.items() if split != "all" and holds(levels)[0]), None)
 
 
 def _numbers(scenes: Sequence[Scene]) -> np.ndarray:
@@ -304,8 +306,13 @@ def compose(backs: Tensor, front: Tensor, corners: Tensor, device: torch.device 
     return (pictures / 127.5 - 1).permute(0, 3, 1, 2)
 
 
-def draw(scenes: Sequence[Scene], rng: np.random.Generator, device: torch.device | str = "cpu") -> Tensor:
-    """Pictures of scenes with nothing left open, (N, 3, 64, 64) in [-1, 1]; rng places the things and picks the hills."""
+def draw(
+    scenes: Sequence[Scene], rng: np.random.Generator, device: torch.device | str = "cpu"
+) -> tuple[Tensor, Tensor]:
+    """Pictures of scenes with nothing left open, (N, 3, 64, 64) in [-1, 1], and the centres of their things, (N, 2, 2).
+
+    rng places the things and picks the hills.
+    """
     thing, other, back, style = _numbers(scenes).T
     alone, sizes = other < 0, len(SIZES)
     small = np.array([scene.size == "small" for scene in scenes]) | ~alone
@@ -314,7 +321,10 @@ def draw(scenes: Sequence[Scene], rng: np.random.Generator, device: torch.device
     front = np.stack([thing, other], axis=1) * len(STYLES) * sizes + (style * sizes + small)[:, None]
     front[alone, 1] = len(things()) * len(STYLES) * sizes  # the empty one
     corners = _corners(small, [scene.relation for scene in scenes], rng)
-    return compose(torch.from_numpy(variants), torch.from_numpy(front), torch.from_numpy(corners), device)
+    centres = corners + np.where(small, SIZES["small"], SIZES["large"])[:, None, None] / 2
+    centres[alone, 1] = np.nan
+    rows = (torch.from_numpy(each) for each in (variants, front, corners))
+    return compose(*rows, device), torch.from_numpy(centres).float()
 
 
 def _corners(small: np.ndarray, relations: Sequence[str | None], rng: np.random.Generator) -> np.ndarray:
@@ -362,7 +372,8 @@ def scenes(n: int, split: str = "train", seed: int = 0, step: int = 0, device: t
         backdrop, look = None if w < NO_BACKDROP else BACKDROPS[back], None if x < NO_STYLE else STYLES[style]
         said.append(Scene(names[thing], two, relation, size, backdrop, look))
     captions = [caption(scene, way) for scene, way in zip(said, rng.integers(WAYS, size=n).tolist(), strict=True)]
-    return Scenes(draw(shown, rng, device), captions, said, shown)
+    images, centres = draw(shown, rng, device)
+    return Scenes(images, captions, said, shown, centres)
 
 
 def scene_batches(

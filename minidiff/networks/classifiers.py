@@ -41,6 +41,22 @@ class StyleJudge(nn.Module):
         return self.classify(F.dropout(features, 0.2, self.training))  # (B, 3)
 
 
+class SceneJudge(nn.Module):
+    """The evaluation detector of scenes, (B, 3, 64, 64) in [-1, 1] -> logits (B, 1 + 100 * 4, 8, 8).
+
+    In each square of 8x8 pixels: nothing, or the centre of one of 100 things in one of 4 styles, thing by thing.
+    """
+
+    def __init__(self):
+        super().__init__()
+        # 64 -> 32 -> 16 -> 8; each square is read from the 59x59 pixels around it
+        self.conv = _convolutions(3, (24, 2), (32, 1), (48, 2), (64, 1), (96, 2), (96, 1), (96, 1))
+        self.classify = nn.Conv2d(96, 1 + 100 * 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classify(self.conv(x))  # (B, 401, 8, 8)
+
+
 class NoisyClassifier(nn.Module):
     """Noisy digits after SpaceToDepth, x (B, 4, 14, 14), and the network time (B,) -> logits (B, 10).
 
@@ -75,4 +91,4 @@ def _convolutions(before: int, *layers: tuple[int, int]) -> nn.Sequential:
     return convolutions
 
 
-CLASSIFIERS = {"judge": Judge, "style_judge": StyleJudge, "noisy_classifier": NoisyClassifier}
+CLASSIFIERS = {"judge": Judge, "style_judge": StyleJudge, "scene_judge": SceneJudge, "noisy_classifier": NoisyClassifier}

@@ -10,6 +10,7 @@ from torch import Generator, Tensor, nn
 
 from minidiff import data
 from minidiff.data.emoji import STYLES, emoji_batches
+from minidiff.data.scenes import STYLES as SCENE_STYLES, scene_batches, things
 from minidiff.diffusion import flow
 from minidiff.files import write_tensors
 from minidiff.formats.model_folder import load_classifier
@@ -83,6 +84,24 @@ def styled_emoji(batch: int, seed: int) -> Iterator[Labelled]:
         yield pictures.images, torch.tensor([STYLES.index(style) for style in pictures.styles])
 
 
+def placed_things(batch: int, seed: int) -> Iterator[Labelled]:
+    """Scenes of all kinds, and what has its centre in each square of 8x8 pixels, (B, 8, 8): see SceneJudge."""
+    known = {name: k for k, name in enumerate(things())}
+    for scenes in scene_batches(batch, "all", seed):
+        labels = torch.zeros(batch, 8, 8, dtype=torch.int64)
+        for row, (scene, centres) in enumerate(zip(scenes.shown, scenes.centres.tolist(), strict=True)):
+            for name, (y, x) in zip((scene.thing, scene.other), centres, strict=True):
+                if name and scene.style:
+                    labels[row, int(y / 8), int(x / 8)] = 1 + known[name] * len(SCENE_STYLES) + SCENE_STYLES.index(scene.style)
+        yield scenes.images, labels
+
+
+def blurred(images: Tensor, generator: Generator) -> tuple[Tensor]:
+    """Half of them with half the detail: generated ones are not sharp either."""
+    soft = F.interpolate(F.avg_pool2d(images, 2), scale_factor=2, mode="bilinear")
+    return (torch.where(torch.rand(len(images), 1, 1, 1, generator=generator) < 0.5, soft, images),)
+
+
 RECIPES["judge"] = ClassifierRecipe(
     about="the classifier of digits that evaluation uses",
     network="judge",
@@ -98,6 +117,15 @@ RECIPES["style_judge"] = ClassifierRecipe(
     inputs=lambda images, generator: (varied(images, generator),),
     batch=64,
     train=OptimConfig(steps=4000, lr=3e-3),
+)
+RECIPES["scene_judge"] = ClassifierRecipe(
+    about="the detector of things in scenes that evaluation uses",
+    network="scene_judge",
+    batches=placed_things,
+    inputs=blurred,
+    smoothing=0.0,
+    batch=64,
+    train=OptimConfig(steps=3000, lr=3e-3),
 )
 RECIPES["noisy_classifier"] = ClassifierRecipe(
     about="the classifier of noisy digits that classifier guidance follows",
