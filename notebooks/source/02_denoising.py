@@ -193,13 +193,15 @@ panels(
 )
 
 # %%
-x0 = cloud.repeat(40, 1)  # 20,000 points
-eps, t = noise(20_000, 2, seed=5), torch.rand(20_000, generator=torch.Generator().manual_seed(6)) ** 2
+x0 = cloud.double().repeat(40, 1)  # 20,000 points; in double precision, since we are going to divide by small t
+eps = noise(20_000, 2, seed=5).double()
+t = torch.rand(20_000, generator=torch.Generator().manual_seed(6), dtype=torch.float64) ** 2
 x = schedule.add_noise(x0, eps, t)
-eps_best = (x - (1 - t)[:, None] * best(x, t)) / t[:, None]
+eps_best = (x - (1 - t)[:, None] * ideal(cloud.double(), schedule)(x, t)) / t[:, None]
 with torch.no_grad():
-    print(f"loss of our network:          {F.mse_loss(net(x, t), eps):.3f}")
-print(f"loss of the ideal denoiser:   {F.mse_loss(eps_best, eps):.3f}")
+    eps_ours = net(x.float(), t.float())
+print(f"loss of our network:         {F.mse_loss(eps_ours, eps.float()):.3f}")
+print(f"loss of the ideal denoiser:  {F.mse_loss(eps_best, eps):.3f}")
 
 # %% [markdown]
 # Nearly all of the loss is unavoidable. The **irreducible loss** is what even the best possible denoiser pays, because
@@ -793,7 +795,7 @@ for axis, paths, title in zip(axes, (own, average), ("own straight lines", "aver
     axis.axvline(0.5, color=figures.GRAY, lw=0.8)
     axis.set(xlim=(1, 0), ylim=(-3, 3), xlabel="t", ylabel="x", title=f"{title} (50 of 20,000)")
 for paths, color, name in ((own, figures.BLUE, "own lines"), (average, figures.ORANGE, "average velocity")):
-    axes[2].hist(paths[30], bins=60, range=(-2, 2), histtype="step", color=color, label=name, lw=1.3)
+    axes[2].hist(paths[30].numpy(), bins=60, range=(-2, 2), histtype="step", color=color, label=name, lw=1.3)
 axes[2].set(xlabel="x at t = 0.5", ylabel="points", title="histograms at t = 0.5")
 axes[2].legend(fontsize=8, loc="lower center")
 show(
@@ -900,39 +902,34 @@ print(
 
 # %%
 # folded: the training loop as a diagram
-figure, axes = plt.subplots(figsize=(8.6, 2.5))
+figure, axes = plt.subplots(figsize=(8.6, 2.6))
 boxes = {
-    "images $x_0$": (0.07, 0.75), "time $t$, noise $\\varepsilon$": (0.07, 0.2),
-    "$x_t = \\alpha x_0 + \\sigma \\varepsilon$": (0.31, 0.75), "network": (0.52, 0.75),
-    "mean squared\nerror": (0.9, 0.75), "target\n$\\varepsilon - x_0$": (0.7, 0.2),
-    "average of\nthe weights": (0.47, 0.2),
-}  # fmt: skip
-shape = {"boxstyle": "round,pad=0.5", "fc": "white", "ec": figures.BLUE}
+    "images $x_0$,\nnoise $\\varepsilon$,\ntimes $t$": (0.06, 0.45),
+    "$x_t = \\alpha x_0 + \\sigma \\varepsilon$": (0.3, 0.7),
+    "network": (0.55, 0.7),
+    "mean\nsquared\nerror": (0.93, 0.45),
+    "target: $\\varepsilon - x_0$": (0.42, 0.18),
+}
+arrows = [(0.115, 0.52, 0.225, 0.66), (0.115, 0.38, 0.335, 0.22), (0.375, 0.7, 0.5, 0.7)]
+arrows += [(0.6, 0.7, 0.88, 0.52), (0.505, 0.2, 0.88, 0.38)]
 for words, (x, y) in boxes.items():
-    axes.text(x, y, words, ha="center", va="center", bbox=shape)
-for start_at, end_at, words, style_of in (
-    ((0.135, 0.75), (0.205, 0.75), "", "-"), ((0.155, 0.27), (0.25, 0.62), "", "-"),
-    ((0.415, 0.75), (0.46, 0.75), "", "-"), ((0.58, 0.75), (0.815, 0.75), "prediction", "-"),
-    ((0.76, 0.28), (0.85, 0.58), "", "-"), ((0.49, 0.62), (0.475, 0.38), "EMA", "-"),
-):  # fmt: skip
-    axes.annotate("", end_at, start_at, arrowprops={"arrowstyle": "->", "ls": style_of, "color": figures.GRAY})
-    axes.text(
-        (start_at[0] + end_at[0]) / 2 + 0.012 * (words == "EMA"),
-        (start_at[1] + end_at[1]) / 2 + 0.03,
-        words,
-        fontsize=9,
-    )
-axes.annotate(
-    "", (0.52, 0.9), (0.9, 0.9),
-    arrowprops={"arrowstyle": "->", "color": figures.RED, "connectionstyle": "arc3,rad=0.25"},
-)  # fmt: skip
-axes.text(0.71, 1.03, "gradient", color=figures.RED, ha="center", fontsize=9)
-axes.set(xlim=(-0.03, 1), ylim=(0, 1.15))
+    axes.text(x, y, words, ha="center", va="center", bbox={"boxstyle": "round,pad=0.5", "fc": "w", "ec": figures.BLUE})
+for x, y, *end in arrows:
+    axes.annotate("", end, (x, y), arrowprops={"arrowstyle": "->", "color": figures.GRAY})
+red = {"arrowstyle": "->", "color": figures.RED, "connectionstyle": "arc3,rad=0.3"}
+axes.annotate("", (0.56, 0.83), (0.93, 0.68), arrowprops=red)
+for x, y, words, color in (
+    (0.78, 0.99, "gradient", figures.RED),
+    (0.76, 0.66, "prediction", "black"),
+    (0.44, 0.74, "$x_t$ and $t$", "black"),
+):
+    axes.text(x, y, words, color=color, ha="center")
+axes.set(xlim=(-0.03, 1), ylim=(0.02, 1.15))
 axes.axis("off")
 show(
     figure,
     alt="Boxes and arrows: images, time and noise make x_t; the network predicts; the error with the target gives a gradient.",
-    caption="One training step. The red arrow changes the network; the average of its weights is what we sample with later.",
+    caption="One training step. Everything in gray is computed afresh for each batch; the red arrow changes the network.",
 )
 
 # %% [markdown]
@@ -955,7 +952,7 @@ from minidiff.training.recipes.mnist import MNIST
 
 torch.manual_seed(0)
 net = MNIST.build().to(memory_format=torch.channels_last)  # a UNet and an embedding of the labels, with random weights
-averaged = copy.deepcopy(net).requires_grad_(False)
+averaged = copy.deepcopy(net).eval().requires_grad_(False)
 optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3)
 print(f"{sum(p.numel() for p in net.parameters()):,} parameters")
 
