@@ -10,7 +10,7 @@
 # |---|---|
 # | After this lesson you can | write the training loss, turn one prediction ($\varepsilon$, $x_0$, $v$, velocity) into another, explain why one step gives an average, compute the score from a denoiser, and write the training loop of a diffusion model |
 # | Study time | {{study time}} |
-# | Compute time | about 3 minutes on 2 CPU cores, 2 of them for the last training; a GPU is not needed |
+# | Compute time | about 3 minutes on 2 CPU cores, half of it for the last training; a GPU is not needed |
 # | You need | lesson 01: $x_t = \alpha_t x_0 + \sigma_t \varepsilon$ |
 #
 # New terms are in bold where they are explained; all of them are in the [glossary](GLOSSARY.md).
@@ -777,8 +777,8 @@ for t in (1.0, 0.75, 0.5, 0.25, 0.1):
 #
 # The black points in the animation follow the velocity $\hat\varepsilon - \hat{x}_0$, an average over everything that could have
 # happened. Yet at every $t$ they are distributed as the blue density. One pixel shows why. Its data are −1 and 1, half
-# each. On the left, 20,000 points move on their own straight lines, each from its noise to its own pixel value. On the
-# right, the same noise moves at the average velocity.
+# each. On the left, 20,000 points move on their own straight lines, each at its own velocity $\varepsilon - x_0$. In the middle, points that
+# start from the same noise move at the average velocity.
 #
 # *Before you run it:* the two sets of paths look quite different. At $t = 0.5$, will their histograms?
 
@@ -811,17 +811,17 @@ show(
 #
 # </details>
 #
-# Stand at a position $x$ and count the points that pass you to the right, minus those that pass to the left. This net
-# flow is the number of points near you times their *average* velocity; who goes which way makes no difference to
-# the count. The histogram changes only through this flow. So give every point near $x$ the average velocity, and the
-# histogram is the same at every time. As an equation, the flow must balance the change of the density:
+# Stand at a position $x$ and count the points that pass you to the right, minus those that pass to the left. This flow is
+# the number of points near you times their *average* velocity; who goes which way makes no difference to the count. And
+# the histogram changes only through this flow. So give every point near $x$ the average velocity, and the histogram
+# stays the same at every time. The **continuity equation** says it in symbols, for a density $p_t$ whose points at $x$ move with the average
+# velocity $u_t(x)$: $\partial p_t / \partial t = -\nabla \cdot (p_t\, u_t)$.
 #
-# $$\frac{\partial p_t}{\partial t} = -\nabla \cdot \big(p_t\; E[\varepsilon - x_0 \mid x_t = x]\big)$$
-#
-# That expectation is exactly what the squared error teaches a network. So the average is not a compromise: it is what sampling
-# needs, provided the steps are small, because the average changes as you move. The **probability-flow ODE** is the differential equation
-# $dx/dt = E[\varepsilon - x_0 \mid x_t = x]$, whose solutions carry noise at $t = 1$ to samples of the data at $t = 0$. That form
-# is for our schedule; [Song et al. 2021](https://arxiv.org/abs/2011.13456) derived it for any. Lesson 03 solves it well.
+# Here $u_t(x) = E[\varepsilon - x_0 \mid x_t = x]$, which is exactly what the squared error teaches a network. So the average is not a
+# compromise. It is what sampling needs, as long as the steps are small, because the average changes as you move. The
+# **probability-flow ODE** is the differential equation $dx/dt = E[\varepsilon - x_0 \mid x_t = x]$ (on our schedule), whose solutions carry noise at
+# $t = 1$ to samples of the data at $t = 0$. [Song et al. 2021](https://arxiv.org/abs/2011.13456) derived it for any schedule, and
+# lesson 03 looks for good ways to solve it.
 #
 # Both pictures at once, for other clouds, times, samplers and any number of steps:
 
@@ -945,7 +945,7 @@ show(
 # the weights is a second copy of the network that, after each training step, keeps most of its own value and takes in a
 # little of the new one. It keeps less at first, so that the random weights of the start are soon forgotten.
 #
-# (About 2 minutes.)
+# (About a minute and a half.)
 
 # %%
 from minidiff.training.recipes.mnist import MNIST
@@ -957,7 +957,7 @@ optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3)
 print(f"{sum(p.numel() for p in net.parameters()):,} parameters")
 
 # %%
-losses, kept, steps = [], {}, budget(full=600, smoke=12)
+losses, kept, steps = [], {}, budget(full=400, smoke=12)
 
 for step, (images, labels) in enumerate(islice(data.batches(digits, 64), steps)):
     random = torch.Generator().manual_seed(step)
@@ -983,8 +983,8 @@ for step, (images, labels) in enumerate(islice(data.batches(digits, 64), steps))
         print(f"step {step + 1:3}: loss {sum(losses[-50:]) / len(losses[-50:]):.3f} (mean of the last 50 steps)")
 
 # %% [markdown]
-# *Before you run the next cell:* the digits below are sampled with the averaged weights, after 50, 100, 200 and 600 steps. The loss hardly
-# falls after 200. Will you see the difference?
+# *Before you run it:* the next cell samples digits with the averaged weights of these four moments. Look at the four losses. In which
+# row will you first be able to read every digit?
 
 # %%
 models = {step: TextToImage(MNIST, trained, "cpu") for step, trained in kept.items()}
@@ -1016,14 +1016,14 @@ for name, model in {"last weights": last, "averaged weights": models[steps], "th
     )
 
 # %% [markdown]
-# The course's model has the same network and was trained on more than ten times as many images.
-#
 # <details><summary>Answer</summary>
 #
-# Yes: compare the rows, and not the losses. The loss averages over all times and all pixels, and most of it is irreducible. What makes a
-# digit readable is a small part of it.
+# ANSWER
 #
 # </details>
+#
+# The averaged weights cost nothing but memory, and sample better than the last ones. The course's model is the same network, trained on
+# more than ten times as many images.
 #
 # ### Exercise 6 · The average of the weights
 # *medium, 8 minutes.* Write the exponential moving average of the weights. After every training step, the average becomes
