@@ -1136,7 +1136,7 @@ def first_losses(config, n=10):
 
 
 without = first_losses(TrainConfig(warmup=1, clip=math.inf, steps=10**9))  # so many steps that no decay is felt
-with_them = first_losses(TrainConfig(steps=600))
+with_them = first_losses(TrainConfig(steps=400))
 for k in (0, 1, 2, 4, 9):
     print(f"step {k + 1:2}: our loop {losses[k]:.6f}   train() {without[k]:.6f}   with its extras {with_them[k]:.6f}")
 print("our loop and train() without extras agree exactly:", losses[:10] == without)
