@@ -712,31 +712,32 @@ def log_density(x, t):
 
 
 def score_frames(n):
-    """n images from t = 1 towards 0: contours of the density, arrows of the score, 150 moving points."""
+    """n images from t = 1 towards 0: contours of the density, arrows of the score, 120 moving points."""
     side = torch.linspace(-2.1, 2.1, 61).double()
-    everywhere, some = (torch.cartesian_prod(s, s) for s in (side, torch.linspace(-1.8, 1.8, 13).double()))
-    x, frames = noise(150, 2, seed=3).double(), []
+    everywhere, some = (torch.cartesian_prod(s, s) for s in (side, torch.linspace(-1.8, 1.8, 11).double()))
+    x, frames = noise(120, 2, seed=3).double(), []
     steps = heun(best_five, x, uniform(n, schedule), schedule)
+    blues = plt.cm.Blues([0.11 * k for k in range(6)])
     for k in range(n):
         t = 1 - k / n
         density = log_density(everywhere, t).reshape(61, 61).T
         arrows = (1 - t) * best_five(some, t) - some  # the direction of the score
-        arrows = 0.22 * arrows / arrows.norm(dim=1, keepdim=True)
+        arrows = 0.24 * arrows / arrows.norm(dim=1, keepdim=True)
         figure, axes = plt.subplots(figsize=(4, 4.1))
-        axes.contourf(side, side, (density - density.max()).exp(), levels=6, cmap="Blues", alpha=0.6)
-        axes.quiver(*some.T, *arrows.T, angles="xy", scale_units="xy", scale=1, width=0.006, color=figures.ORANGE)
+        axes.contourf(side, side, (density - density.max()).exp(), [k / 6 for k in range(7)], colors=blues)
+        axes.quiver(*some.T, *arrows.T, angles="xy", scale_units="xy", scale=1, width=0.007, color=figures.ORANGE)
         axes.scatter(*x.T, s=7, lw=0, color="black")
         axes.set(xlim=(-2.1, 2.1), ylim=(-2.1, 2.1), xticks=[], yticks=[], aspect="equal", title=f"t = {t:.2f}")
-        figure.savefig(buffer := io.BytesIO(), dpi=85)
+        figure.savefig(buffer := io.BytesIO(), dpi=80)
         plt.close(figure)
-        frames.append(Image.open(buffer).convert("RGB").quantize(24, dither=Image.Dither.NONE))
+        frames.append(Image.open(buffer).convert("RGB").quantize(16, dither=Image.Dither.NONE))
         x = next(steps).x
     return frames
 
 
 # %%
 show(
-    score_frames(budget(full=24, smoke=4)),
+    score_frames(budget(full=18, smoke=4)),
     alt="Animation from t = 1 to t near 0. Arrows first point to the middle, then turn to five clusters; points gather there.",
     caption="Blue: the density at time t. Arrows: uphill. Black: samples. At t = 1 all arrows point to the middle; near 0, to a cluster.",
 )
