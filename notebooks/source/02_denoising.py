@@ -219,8 +219,8 @@ print(f"mean over these times: our network {sum(ours) / len(at):.3f}, ideal deno
 # different clean points can lead to the same noisy one. So a loss that stays above zero is not a failure. Remember this when
 # you train on images, where no formula tells you the floor.
 #
-# Near $t = 0$ the ideal denoiser wins, because it knows the 500 points by heart: when there is less noise than distance between
-# neighbours, it recognises the very point. Our network has learned the shape of the spiral, not the list.
+# Near $t = 0$ the ideal denoiser does better. One reason is that it knows the 500 points by heart: once the noise is as small as the gaps
+# between neighbours, it can tell which of them is meant. Our network has learned the shape of the spiral, not the list.
 #
 # The means printed here differ from the training loss above, although the network is the same: training drew more of the small, hard
 # times. Compare two losses only if their $t$ had the same distribution.
@@ -410,13 +410,14 @@ axes.legend(loc="lower right")
 show(
     figure,
     alt="Error of the estimate against t, for the one-level network, the network for all levels and the mean digit.",
-    caption="The one-level network comes close to the other only near the vertical line, the level it was trained at.",
+    caption="To the left of the line, less noise hardly helps the one-level network. At the right end, it is worse than the mean digit.",
 )
 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Only near $t = 0.6$. With less noise, it throws away detail that it could have kept. With much more, it takes noise for ink.
+# Only where the task is hard for both. With less noise than it was trained on, it hardly improves, and throws away detail that it could
+# have kept. With much more, it takes noise for ink and does worse than the mean digit.
 #
 # </details>
 #
@@ -831,8 +832,8 @@ show(
 # Stand at a position $x$ and count the points that pass you to the right, minus those that pass to the left. This flow is
 # the number of points near you times their *average* velocity; who goes which way makes no difference to the count. And
 # the histogram changes only through this flow. So give every point near $x$ the average velocity, and the histogram
-# stays the same at every time. The **continuity equation** says it in symbols, for a density $p_t$ whose points at $x$ move with the average
-# velocity $u_t(x)$: $\partial p_t / \partial t = -\nabla \cdot (p_t\, u_t)$.
+# stays the same at every time. The **continuity equation** says this of any density $p_t$: if its points
+# at $x$ move with average velocity $u_t(x)$, it changes as $\partial p_t / \partial t = -\nabla \cdot (p_t\, u_t)$.
 #
 # Here $u_t(x) = E[\varepsilon - x_0 \mid x_t = x]$, which is exactly what the squared error teaches a network. So the average is not a
 # compromise. It is what sampling needs, as long as the steps are small, because the average changes as you move. The
@@ -1035,12 +1036,13 @@ for name, model in {"last weights": last, "averaged weights": models[steps], "th
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# ANSWER
+# Perhaps in none: even the last row has digits that you have to guess. And the losses would not have told you. Between the last two
+# rows the loss falls by less than 0.1, since most of what is left is irreducible, yet strokes come together and become digits.
 #
 # </details>
 #
-# The averaged weights cost nothing but memory, and sample better than the last ones. The course's model is the same network, trained on
-# more than ten times as many images.
+# The averaged weights take some memory and usually give better samples than the last ones. The course's model is the same
+# network, trained on more than ten times as many images.
 #
 # ### Exercise 6 · The average of the weights
 # *medium, 8 minutes.* Write the exponential moving average of the weights. After every training step, the average becomes
