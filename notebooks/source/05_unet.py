@@ -16,6 +16,8 @@
 
 # %%
 
+import json
+
 import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
@@ -28,6 +30,7 @@ from minidiff.course import checks as check, figures, widgets
 from minidiff.course.lessons import budget, grid, show, style
 from minidiff.diffusion import to_x0
 from minidiff.evaluation.judges import judged
+from minidiff.files import asset
 from minidiff.formats.model_folder import load_classifier
 
 style()
@@ -655,23 +658,26 @@ grid(
 #
 # Before you run it: skips, time and normalisation were fatal to remove. Which of the three will a network hardly miss if it never had it?
 
+# %%
+table = json.loads(asset("ablations.json").read_text())
+rows = table["rows"]  # the first is the complete network
+
+
+def compared(row, measure):
+    """The mean difference to the complete network, and whether it exceeds two standard deviations."""
+    more = torch.tensor(row[measure]) - torch.tensor(rows[0][measure])  # seed by seed
+    if more.mean().abs() <= 2 * more.std():
+        return more.mean(), "not significant"
+    return more.mean(), "worse" if (more.mean() > 0) == (measure == "frechet") else "better"
+
 
 # %%
-# folded: both measures of every row, a dot a seed, and whether the difference to the complete network is significant
-def verdict(row, measure):
-    """The difference to the complete network, seed by seed: does its mean exceed two standard deviations?"""
-    more = torch.tensor(row[measure]) - torch.tensor(table["rows"][0][measure])
-    sure = more.mean().abs() > 2 * more.std()
-    return more.mean(), (
-        "worse" if (more.mean() > 0) == (measure == "frechet") else "better"
-    ) if sure else "not significant"
-
-
-titles = [row["name"] if row is table["rows"][0] else f"no {row['name']}" for row in table["rows"]]
+# folded: both measures of every row, a dot a seed, in the colour of the verdict
+titles = ["complete", *(f"no {row['name']}" for row in rows[1:])]
 figure, axes = plt.subplots(1, 2, figsize=(8.2, 2.9), sharey=True)
 for axis, (measure, factor, right) in zip(axes, (("accuracy", 100, 62), ("frechet", 1, 32)), strict=True):
-    for k, row in enumerate(table["rows"]):
-        colour = figures.BLUE if k == 0 else figures.GRAY if "not" in verdict(row, measure)[1] else figures.ORANGE
+    for k, row in enumerate(rows):
+        colour = figures.BLUE if k == 0 else figures.GRAY if "not" in compared(row, measure)[1] else figures.ORANGE
         values = factor * torch.tensor(row[measure])
         axis.plot(values, [k] * len(values), "o", ms=5, color=colour, alpha=0.8)
         if values.min() > right:
@@ -689,9 +695,9 @@ show(
 )
 
 # %%
-print(f"{'':<19}accuracy                      distance")
-for title, row in zip(titles[1:], table["rows"][1:], strict=True):
-    (right, sure), (distance, sure_too) = verdict(row, "accuracy"), verdict(row, "frechet")
+print(f"{'':<19}accuracy                     distance")
+for title, row in zip(titles[1:], rows[1:], strict=True):
+    (right, sure), (distance, sure_too) = compared(row, "accuracy"), compared(row, "frechet")
     print(f"{title:<19}{100 * right:+5.1f} % {sure:<20} {distance:+8.1f} {sure_too}")
 print(f"\n{table['command']}: n = {table['n']}, scale {table['scale']}, seeds {table['seeds']}")
 
