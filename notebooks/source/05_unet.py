@@ -15,7 +15,6 @@
 # New terms are in bold where they are explained; all of them are in the [glossary](GLOSSARY.md).
 
 # %%
-
 import json
 
 import matplotlib.pyplot as plt
@@ -105,19 +104,20 @@ for block in blocks(net, x, time, context):
 show(
     figures.unet(pipe, seven[0], "up_blocks.1", 0.5),
     alt="The noisy seven, a small map of the UNet, the denoised seven, and sixteen feature maps of up_blocks.1 at 14 by 14.",
-    caption="Sixteen of the 32 feature maps of `up_blocks.1`: outlines, insides, background, each with its own weight in the result.",
+    caption="Sixteen of the 32 feature maps of `up_blocks.1`: a few carry the digit, the others the noise.",
 )
 
 # %%
 widgets.unet(pipe)
 
 # %% [markdown]
-# *Try:* stay at one time and go through the blocks from top to bottom; then stay at `up_blocks.1` and move $t$ to 1. What happens to the feature maps?
+# Why is there noise in a network that denoises? Because this one predicts $\varepsilon - x_0$: its output needs both, so the last layers carry both.
+#
+# *Try:* stay at $t = 0.2$ and go through the blocks from top to bottom. Then choose `up_blocks.1` and move $t$ to 1. What becomes of the channels that show the digit?
 #
 # <details><summary>Answer</summary>
 #
-# With little noise the digit is visible in both blocks at 14×14. As $t$ approaches 1 it disappears from the encoder first. The decoder's maps still have a smooth shape where the encoder's are grain: a guess,
-# which becomes the blurred average digit of lesson 02.
+# At first they are as sharp as the digit itself. At $t = 1$ the input is nothing but noise, and what is left in them is a soft blob where digits usually are: the average digit of lesson 02.
 #
 # </details>
 #

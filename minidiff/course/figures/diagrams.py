@@ -65,7 +65,7 @@ def attention_diagram(row: int = 2, seed: int = 3) -> Image.Image:
 
         canvas = page.canvas()
         _words(canvas, 54, 98, "the $N$ positions\nof the image")
-        _words(canvas, 54, 226, "the same again\n(self-attention), or\n$L$ context tokens\n(cross-attention)")
+        _words(canvas, 54, 226, "self-attention:\nthe same again\ncross-attention:\n$L$ tokens")
         for name, source, y, way in (
             ("q", 98, 98, [(179, 98)]),
             ("k", 226, 206, [(269, 206)]),
