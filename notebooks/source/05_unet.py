@@ -173,27 +173,27 @@ for tau in (600.0, 610.0):
 # %%
 # folded: the waves at every time, and the distance between the embeddings of two times
 taus = torch.linspace(0, 1000, 501)
-waves = {"of 1000 t": sinusoidal(taus, 32), "of t alone": sinusoidal(taus / 1000, 32)}
+waves = {"1000 t": sinusoidal(taus, 32), "t alone": sinusoidal(taus / 1000, 32)}
 figure, axes = plt.subplots(1, 3, figsize=(8.4, 2.9), width_ratios=[1, 1, 1.1])
 for axis, (name, values) in zip(axes, waves.items(), strict=False):
     shades = axis.imshow(
         values.T, aspect="auto", cmap="RdBu", vmin=-1, vmax=1, extent=(0, 1, 31.5, -0.5), interpolation="antialiased"
     )
-    axis.set(xlabel="t", yticks=[0, 15, 16, 31], title=f"embedding {name}")
+    axis.set(xlabel="t", yticks=[0, 16, 31], title=f"embedding of {name}")
     axis.grid(False)
 axes[0].set_ylabel("16 cosines, then 16 sines")
-figure.colorbar(shades, ax=axes[:2], label="value", shrink=0.9)
+figure.colorbar(shades, ax=axes[1], label="value")
 for (name, values), line in zip(waves.items(), ("-", "--"), strict=True):
     axes[2].plot(taus / 1000, (values - values[300]).norm(dim=1), line, label=name)
-axes[2].set(xlabel="t", ylabel="distance", ylim=(0, 8.5), title="distance from t = 0.6")
-axes[2].legend(loc="upper right", ncols=2, fontsize=9)
+axes[2].set(xlabel="t", ylim=(0, 8.5), title="distance from t = 0.6")
+axes[2].legend(loc="upper center", fontsize=9)
 show(
     figure,
     alt="Two heat maps of 32 waves against t: of 1000 t a rich pattern, of t alone almost constant. A plot of the distance from the embedding of 0.6: a sharp dip for 1000 t, nearly flat for t alone.",
     caption="With 1000 t every time has a pattern of its own; with t alone nearly all waves stand still.",
 )
 for name, values in waves.items():
-    print(f"embedding {name:<10}: distance between t = 0.60 and t = 0.61: {(values[300] - values[305]).norm():.3f}")
+    print(f"embedding of {name:<7}: distance between t = 0.60 and t = 0.61: {(values[300] - values[305]).norm():.3f}")
 
 # %% [markdown]
 # The embedding of $1000\,t$ keeps neighbouring times apart and distant ones further apart. With $t$ alone nothing raises an error and the loss still falls, but the network can hardly tell one time from another.
@@ -625,12 +625,11 @@ for name in [None, *names]:
     drawn = broken.fold.decode(broken.latents(prompts, steps=budget(full=10, smoke=3), scale=2.0))
     _, answers = judged(judge, drawn.clamp(-1, 1))
     right = (answers == torch.arange(len(prompts)) % 10).float().mean()
-    largest = drawn.abs().max()
-    if largest > 10:  # far outside [-1, 1]: show it on a scale of its own
-        drawn = drawn / largest
-    rows.append((drawn[2:10] + 1) / 2)
     labels.append(f"{'no ' + name if name else 'complete'}\n{100 * right:.0f} % right")
-    labels[-1] += f"\nvalues up to {largest:.0e}" if largest > 10 else ""
+    if drawn.median().abs() > 1:  # outside [-1, 1], where all would be white: on a scale of its own
+        labels[-1] += f"\nvalues {drawn.min():.0f} to {drawn.max():.0f}"
+        drawn = 2 * (drawn - drawn.min()) / (drawn.max() - drawn.min()) - 1
+    rows.append((drawn[2:10] + 1) / 2)
 
 # %%
 grid(
@@ -644,7 +643,7 @@ grid(
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Fatal: normalisation (the values explode; the row is scaled down so that you see anything), skips (the strokes are there, under grain that the network can no longer see), and time. Hardly noticed: self-attention. Without the
+# Fatal: normalisation (the values leave the range of an image, and the row is shown on a scale of its own), skips (the strokes are there, under grain that the network can no longer see), and time. Hardly noticed: self-attention. Without the
 # middle some digits are damaged. Without cross-attention you get clean digits, but not those you asked for: the prompt has no other way in.
 #
 # </details>
