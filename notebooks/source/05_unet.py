@@ -60,12 +60,12 @@ show(
 
 # %% [markdown]
 # A **UNet** is a network in the shape of a U: an encoder reduces the resolution level by level, a decoder restores it, and the two are connected at every level
-# ([Ronneberger et al. 2015](https://arxiv.org/abs/1505.04597)). A **skip connection** is such a connection: it carries the output of an encoder layer across to the decoder layer that works
-# at the same resolution. There it is concatenated, as additional channels.
+# ([Ronneberger et al. 2015](https://arxiv.org/abs/1505.04597)). A **skip connection** carries the output of an encoder layer across to the decoder layer that works
+# at the same resolution, where it is concatenated as additional channels.
 #
 # Three things go in: the noisy image at the top, the time into every ResBlock, and the context (the prompt) into every attention block. Now watch the seven pass through. Each small image is a
-# feature map. A **feature map** is one channel of a layer's output, with one value for each position of the image. Those values are called activations: an **activation** is
-# anything that the network computes from its input, as opposed to the weights, which training has fixed.
+# feature map. A **feature map** is one channel of a layer's output, with one value for each position of the image. An **activation** is such a value: something that the network computes from its input, as opposed to a
+# weight, which training has fixed.
 #
 # Before you run it: in which of the seven blocks will you be able to recognise the digit?
 
@@ -150,7 +150,7 @@ grid(
 # ### A number as waves
 #
 # A single input between 0 and 1 is hard to use: to react sharply at 0.60 and not at 0.61, a layer would need enormous weights. A **sinusoidal embedding** writes a number as
-# cosines and sines of many frequencies, fast to slow, like the hands of a clock ([Vaswani et al. 2017](https://arxiv.org/abs/1706.03762)):
+# cosines and sines of many frequencies, fast to slow, like the hands of a clock ([Vaswani et al. 2017](https://arxiv.org/abs/1706.03762)).
 #
 # $$e_i = \cos(\tau\, r_i), \quad e_{i + n} = \sin(\tau\, r_i), \qquad r_i = 10000^{-i/n}, \qquad \tau = 1000\, t$$
 #
@@ -240,7 +240,7 @@ show(
 )
 
 # %% [markdown]
-# A **ResBlock** (residual block) computes a correction with two convolutions and adds it to its own input ([He et al. 2015](https://arxiv.org/abs/1512.03385)):
+# A **ResBlock** (residual block) computes a correction with two convolutions and adds it to its own input ([He et al. 2015](https://arxiv.org/abs/1512.03385)).
 #
 # $$h = \text{conv}_1(\text{silu}(\text{norm}_1(x))) + W\,\text{silu}(e) \qquad
 # \text{out} = \text{shortcut}(x) + \text{conv}_2(\text{silu}(\text{norm}_2(h)))$$
@@ -331,9 +331,9 @@ show(
 )
 
 # %% [markdown]
-# A 3×3 convolution sees the eight neighbours of a position, and treats them the same way everywhere. **Self-attention** lets every position collect information from all positions of the same feature map, with weights that
-# depend on what is there (Vaswani et al. 2017). The position that collects sends out a **query**, a vector that says what it is looking for.
-# Every position offers a **key**, a vector that queries are compared with, and a **value**, the vector that is passed on where they match:
+# A 3×3 convolution sees the eight neighbours of a position, and weighs them the same way everywhere. **Self-attention** lets every position collect information from all positions of the same feature map, with weights
+# that depend on what is there (Vaswani et al. 2017). A **query** is the vector with which a position says what it is looking for. A **key** is the vector that queries are compared with. A **value** is the vector that is
+# passed on, the more the better key and query match:
 #
 # $$\text{out} = \text{softmax}\!\left(\frac{q\,k^\top}{\sqrt{d}}\right) v$$
 #
@@ -353,12 +353,12 @@ print("by hand:", (weights[0] * v[0] + weights[1] * v[1] + weights[2] * v[2]).nu
 print("library:", F.scaled_dot_product_attention(q, k, v)[0].numpy().round(3))
 
 # %% [markdown]
-# **Cross-attention** is the same computation with queries from the image and with keys and values from the prompt's tokens. It is the only place where this network learns what to draw.
+# **Cross-attention** is attention with queries from the image, and with keys and values from the tokens of the prompt. It is the only way in which this network hears what to draw.
 #
 # ### Heads
 #
-# One position may need several things at once. So the channels are split into **heads**: groups of channels that each compute their own attention, side by side. Splitting is only a change of shape, but an easy one to get wrong.
-# Therefore it is written with einops, where axes have names. One image, 3 positions, 4 channels (the first digit is the position, the second the channel), two heads:
+# One position may need several things at once. So the channels are split. **Heads** are groups of channels that each compute their own attention, side by side. Splitting is only a change of shape, but an easy one to get wrong,
+# so it is written with einops, where axes have names. One image, 3 positions, 4 channels (the first digit is the position, the second the channel), two heads:
 
 # %%
 tokens = torch.tensor([[[0, 1, 2, 3], [10, 11, 12, 13], [20, 21, 22, 23]]])  # (b, n, c) = (1, 3, 4)
@@ -736,8 +736,8 @@ show(
 )
 
 # %% [markdown]
-# A 3×3 convolution has $9 \cdot C_{in} \cdot C_{out}$ weights, and applies them at every position, so its work is that number times height times width. Work is counted in FLOPs: **FLOPs** are floating-point
-# operations, where a multiplication and an addition count as two.
+# A 3×3 convolution has $9 \cdot C_{in} \cdot C_{out}$ weights, and applies them at every position, so its work is that number times height times width. **FLOPs** are floating-point operations, the unit of a network's
+# work; a multiplication and an addition count as two.
 #
 # Before you run it: where in Stable Diffusion's UNet are most of the weights, and where is most of the work?
 
