@@ -142,7 +142,7 @@ grid(
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Given too small a time, the network takes specks for ink and keeps them. Given too large a time, it subtracts too little of what is really there and leaves grain behind. Whether a gray speck is noise or
+# Given too small a time, the network takes specks for ink and keeps them. Given too large a time, it underestimates the noise and leaves grain behind. Whether a gray speck is noise or
 # stroke depends on how much noise there is, and so every ResBlock is told the time.
 #
 # </details>
@@ -167,8 +167,8 @@ for tau in (600.0, 610.0):
     print("           library  ", *by_library)
 
 # %% [markdown]
-# The fast waves (left) have changed a lot, the slow ones hardly at all. The digit model uses 16 frequencies, so 32 values. A well-known bug is to pass $t$ instead of $1000\, t$; the right half shows what
-# becomes of the waves then.
+# The fast waves (left) have changed a lot, the slow ones hardly at all. The digit model uses 16 frequencies, so 32 values. A well-known bug is to pass $t$ instead of $1000\, t$; the middle panel shows
+# what becomes of the waves then.
 
 # %%
 # folded: the waves at every time, and the distance between the embeddings of two times
@@ -991,8 +991,8 @@ print(f"the judge reads {int((answers == labels).sum())} of 100 as the digit ask
 # You can read the UNet of a diffusion paper, and you have built one. You know what each part computes, what an ablation shows, and where the parameters and the work are. What is missing: so far all of this was gray and 28 pixels
 # wide. [Lesson 06](06_colour.ipynb) gives the same class three colours and harder images, and asks how long that really takes.
 #
-# Where the field went: in many large models since 2023 a transformer on patches has taken the place of the UNet (Peebles and Xie 2022). It has no levels and no skips, but it consists of what you have seen here: attention, residual connections,
-# a normalisation, and a time embedding that reaches every block.
+# Where the field went: in many large models since 2023 a transformer on patches has taken the place of the UNet (Peebles and Xie 2022). It has neither levels nor long skips, but you know its parts: attention, residual connections,
+# normalisation, and a time embedding that reaches every block.
 #
 # ## Further reading
 #
@@ -1000,7 +1000,7 @@ print(f"the judge reads {int((answers == labels).sum())} of 100 as the digit ask
 # - [He et al. 2015](https://arxiv.org/abs/1512.03385), Deep Residual Learning: why a block should learn a correction.
 # - [Wu and He 2018](https://arxiv.org/abs/1803.08494), Group Normalization: normalising without looking at the rest of the batch.
 # - [Vaswani et al. 2017](https://arxiv.org/abs/1706.03762), Attention Is All You Need: attention, heads, and sinusoidal embeddings, there for positions.
-# - [Ho et al. 2020](https://arxiv.org/abs/2006.11239), Denoising Diffusion Probabilistic Models: appendix B describes the first UNet of this kind, with time and self-attention.
+# - [Ho et al. 2020](https://arxiv.org/abs/2006.11239), Denoising Diffusion Probabilistic Models: appendix B describes the UNet that later models build on, with the time in every block and self-attention.
 # - [Dhariwal and Nichol 2021](https://arxiv.org/abs/2105.05233), Diffusion Models Beat GANs on Image Synthesis: section 3 is a table of ablations of this network.
 # - [Rombach et al. 2022](https://arxiv.org/abs/2112.10752), High-Resolution Image Synthesis with Latent Diffusion Models: cross-attention to a prompt, and Stable Diffusion's UNet.
 # - [Peebles and Xie 2022](https://arxiv.org/abs/2212.09748), Scalable Diffusion Models with Transformers: what came after the UNet.
