@@ -903,7 +903,7 @@ def generate(net, labels, steps=15, scale=2.0):
 
 
 # %%
-STEPS = budget(full=600, smoke=6)
+STEPS = budget(full=1000, smoke=6)
 torch.manual_seed(0)
 mine = Conditional(MyUNet(), LabelEncoder(10, 64))  # your UNet, and a table of label tokens as context
 sizes = [sum(p.numel() for p in each.parameters()) for each in (mine.unet, net)]
