@@ -132,7 +132,9 @@ def glossary(sources: list[Path]) -> str:
         if "GLOSSARY.md" in source.read_text():
             for term, sentence in terms(source).items():
                 said = sentence.replace(f"**{term}**", term).replace("**", "")
-                entries.setdefault(term.lower(), f"**{term}**: {said} ([lesson {source.stem[:2]}]({source.stem}.ipynb))")
+                entries.setdefault(
+                    term.lower(), f"**{term}**: {said} ([lesson {source.stem[:2]}]({source.stem}.ipynb))"
+                )
     return "\n\n".join(["# Glossary", GLOSSARY, *(entries[term] for term in sorted(entries))]) + "\n"
 
 
