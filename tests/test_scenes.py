@@ -112,8 +112,9 @@ def test_things_are_where_the_relation_says_and_do_not_touch(relation):
     axis = 1 if relation in ("left of", "right of") else 0
     gap = (second - first)[:, axis] * (1 if relation in ("left of", "above") else -1)
     assert (gap >= SIZES["small"]).all()
-    assert (abs((second - first)[:, 1 - axis]) <= 3).all()
-    assert len({tuple(map(tuple, one)) for one in corners.tolist()}) > n // 2
+    assert ((second - first)[:, 1 - axis] == 0).all()
+    assert (corners % module.GRID == 0).all()
+    assert len({tuple(map(tuple, one)) for one in corners.tolist()}) > n // 3
 
 
 def test_a_thing_alone_is_inside_and_its_size_is_seen():
