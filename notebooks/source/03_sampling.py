@@ -37,6 +37,13 @@ COLOUR = {
 pipe = TextToImage.load("mnist")
 start = torch.randn(1, 4, 14, 14, generator=torch.Generator().manual_seed(3)).to(pipe.device)
 
+
+def last(steps):
+    """The state in which a sampler ends."""
+    *_, step = steps
+    return step.x
+
+
 # %% [markdown]
 # The cost of a sampler is its number of **function evaluations (NFE)**: how often it calls the denoiser. Here is the
 # whole lesson in one row: the same noise, turned into a seven with 1 to 100 evaluations.
@@ -202,7 +209,7 @@ grid(
 )
 
 # %% [markdown]
-# We want the image at $t_\text{to} = 0.5$, with a little less noise. Take one pixel. What do you know about its value there? Bayes' rule again,
+# Where is the image at $t_\text{to} = 0.5$, with a little less noise? Take one pixel. What do you know about its value there? Bayes' rule again,
 # this time for $x_\text{to}$:
 #
 # - *Prior.* If the clean value is $\hat{x}_0$, then $x_\text{to}$ has mean $\alpha_\text{to}\,\hat{x}_0$ and standard deviation $\sigma_\text{to}$.
@@ -295,7 +302,7 @@ show(
 )
 
 # %% [markdown]
-# In a short step the Gaussian is legitimate; in a long one it lands in the gap, where there are no data. That is why the first diffusion models
+# In a short step the Gaussian is legitimate; in a long one it lands between the two modes. That is why the first diffusion models
 # took many small steps ([Sohl-Dickstein et al. 2015](https://arxiv.org/abs/1503.03585)).
 #
 # **Ancestral sampling** starts with pure noise and draws each less noisy image at random, given the one before it, until it is clean.
@@ -371,7 +378,7 @@ grid(
 # $$\begin{aligned}
 # \hat\varepsilon &= (x_t - \alpha_t \hat{x}_0) / \sigma_t && \text{so that } x_t = \alpha_t \hat{x}_0 + \sigma_t \hat\varepsilon \\
 # x_\text{to} &= \alpha_\text{to}\, \hat{x}_0 + \sigma_\text{to}\, \hat\varepsilon && \text{DDIM} \\
-#        &= x_t + (\alpha_\text{to} - \alpha_t)\, \hat{x}_0 + (\sigma_\text{to} - \sigma_t)\, \hat\varepsilon && \text{Euler: the second line minus the first, plus } x_t
+#        &= x_t + (\alpha_\text{to} - \alpha_t)\, \hat{x}_0 + (\sigma_\text{to} - \sigma_t)\, \hat\varepsilon && \text{the same, as a change of } x_t
 # \end{aligned}$$
 #
 # **DDIM** ([Song, Meng and Ermon 2020](https://arxiv.org/abs/2010.02502), equation 12 without its noise) splits $x_t$ into an estimated image and
@@ -380,9 +387,9 @@ grid(
 #
 # $$dx = \hat{x}_0\, d\alpha + \hat\varepsilon\, d\sigma.$$
 #
-# This equation is the **probability-flow ODE**: a differential equation without randomness whose solutions, started from
-# noise, are distributed at every time $t$ as noisy data are. [Song et al. 2021](https://arxiv.org/abs/2011.13456) found it, and write it
-# with the score, which is $-\hat\varepsilon / \sigma_t$. All three lines, at our pixel:
+# The **probability-flow ODE** is an equation without randomness whose solutions, started from noise, have at every time $t$ the distribution
+# of noisy data. This is it. ([Song et al. 2021](https://arxiv.org/abs/2011.13456) write it with the score, which is $-\hat\varepsilon / \sigma_t$.)
+# All three lines, at our pixel:
 
 # %%
 noise_hat = eps_hat[pixel].item()
@@ -427,8 +434,8 @@ show(
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# No and no. An ODE has one solution through each point, so its trajectories never cross. These data are symmetric, so none crosses 0 either: the
-# sign of the start decides the mode. DDPM's trajectories cross all the time, and where they end is decided on the way.
+# No and no. An ODE has one solution through each point, so its trajectories never cross. By symmetry $x = 0$ is a trajectory too, so none
+# crosses 0: the sign of the start decides the mode. DDPM's trajectories cross all the time, and the mode is decided on the way.
 #
 # </details>
 #
@@ -575,10 +582,10 @@ show(
 )
 
 # %% [markdown]
-# **Heun's method** (left; [Karras et al. 2022](https://arxiv.org/abs/2206.00364)) takes a trial step with Euler, evaluates the slope at
+# **Heun's method** ([Karras et al. 2022](https://arxiv.org/abs/2206.00364)) takes a trial step with Euler, evaluates the slope at
 # its end too, and steps with the mean of both slopes: two function evaluations a step.
 #
-# **DPM-Solver++(2M)** (right; [Lu et al. 2022](https://arxiv.org/abs/2211.01095)) remembers its last estimate, draws a line through the last two,
+# **DPM-Solver++(2M)** ([Lu et al. 2022](https://arxiv.org/abs/2211.01095)) remembers its last estimate, draws a line through the last two,
 # and reads it at the middle of the coming step: one function evaluation a step.
 #
 # Compare them at equal cost. This is the error at the end of the trajectory:
@@ -752,12 +759,6 @@ many = torch.randn(64, 2, generator=torch.Generator().manual_seed(0), dtype=torc
 evaluations = (10, 20, 40, 80, 160, 320)
 
 
-def last(steps):
-    """The state in which a sampler ends."""
-    *_, step = steps
-    return step.x
-
-
 def errors(sampler, schedule, times):
     """Mean distance from the truth, for each number of evaluations. times: n -> the times of n steps."""
     soft = ideal(clusters, schedule, std=0.25)
@@ -883,7 +884,7 @@ for title in list(panels)[1:]:
 #
 # $$x_t = (1 - t)\,x_0 + t\,\varepsilon, \qquad u = \frac{dx_t}{dt} = \varepsilon - x_0, \qquad x_\text{to} = x_t + (t_\text{to} - t)\,\hat u$$
 #
-# The last formula is the Euler step from above. So flow matching is not another kind of model: it is this schedule, with $u$ as what the network predicts.
+# The last formula is the Euler step from above. So this kind of flow matching is not another kind of model: it is a schedule, and $u$ is what the network predicts.
 # The shipped model is such a network; in the code its prediction is called `FLOW`. (The $v$ of lesson 02, $\alpha\varepsilon - \sigma x_0$, is something else.)
 # At our pixel, with the raw output of the network and no $\hat{x}_0$ in sight:
 
@@ -917,7 +918,9 @@ for path, shape in ((flow(), "straight"), (cosine(), "an arc")):
 #
 # ## Four bugs and their pictures
 #
-# One of these five images is right. The others were made with (1) only 2 evaluations, (2) a time grid that starts too late, at $t = 0.6$,
+# A **time grid** is the list of falling times that a sampler steps through. Much can go wrong with it.
+#
+# One of these five images is right. The others were made with (1) only 2 evaluations, (2) a grid that starts too late, at $t = 0.6$,
 # though the image is still pure noise, (3) the last step left out, (4) noise added in the last step.
 #
 # Before you run it, cover the answer. Then match A to E.
@@ -944,7 +947,7 @@ grid(
 # <details><summary>Answer</summary>
 #
 # C is right. *D* had 2 evaluations: the first estimate is an average, and its soft edges are still there. *A* started too late: the network was told that pure
-# noise is an image with a little noise, took it at its word, and drew strokes into accidents of the noise. *B* lacks the last step, and
+# noise is an image with some noise on it, took it at its word, and turned accidents of the noise into strokes. *B* lacks the last step, and
 # *E* had noise added in the last step: both leave the grain of the last noise level, and by the picture alone you cannot tell which it was.
 #
 # You will meet all four. Loops lose their last step because $n$ steps need $n + 1$ times. And DDPM with the *large* variance, that of the
@@ -957,11 +960,9 @@ grid(
 # The strip shows the estimate at each time; beside it are the result, and the same noise with 1000 steps.
 
 # %%
-show(
-    figures.sampler(pipe, "7", sampler="dpmpp_2m", steps=10, seed=0, scale=2.0),
-    alt="Eight small estimates of a seven from t = 1 to 0.1, the result of 10 steps of dpmpp_2m, and the reference of 1000 steps.",
-    caption="The estimates sharpen from left to right and top to bottom; the two large sevens should look the same.",
-)
+show(figures.sampler(pipe, "7", sampler="dpmpp_2m", steps=10, seed=0, scale=2.0),
+     alt="Eight small estimates of a seven from t = 1 to 0.1, the result of 10 steps of dpmpp_2m, and the reference of 1000 steps.",
+     caption="The estimates sharpen row by row; the two large sevens should look the same.")  # fmt: skip
 
 # %% [markdown]
 # *Try:* for each sampler, find the smallest number of steps at which the result looks like the reference. Remember what a step of `heun` costs. Which
@@ -1019,8 +1020,8 @@ for name, values in cases.items():
 
 # %% [markdown]
 # With even times down to 0, the last steps jump over the bend, and Heun is a first-order method. Stop at $t = 0.02$, before the bend, and the second
-# order is back. Or shorten the steps where the bend is, with the times cubed. A **time grid** is the list of times at which a sampler evaluates the denoiser;
-# this is one reason why samplers come with time grids of their own, such as `karras` ([Karras et al. 2022](https://arxiv.org/abs/2206.00364)).
+# order is back. Or shorten the steps where the bend is, with the times cubed. This is one reason why
+# samplers come with time grids of their own, such as `karras` ([Karras et al. 2022](https://arxiv.org/abs/2206.00364)).
 #
 # ### One network, other schedules
 #
@@ -1095,12 +1096,12 @@ for n in (5, 10, 20):
 #
 # ## What you can do now
 #
-# You can get from noise to an image, say what each evaluation buys, and measure how exact a solver is. Two numbers were taken on trust: the judge's accuracy, and the
-# Fréchet distance. [Lesson 04](04_judging.ipynb) asks how you know that a generated image is good, and how many images it takes to be sure;
+# You can get from noise to an image, say what each evaluation buys, and measure how exact a solver is. What is still missing: two numbers were taken on trust, the judge's
+# accuracy and the Fréchet distance. [Lesson 04](04_judging.ipynb) asks how you know that a generated image is good, and how many images it takes to be sure;
 # [lesson 05](05_unet.ipynb) opens the network.
 #
-# The field went on to spend even less. Better solvers stop at about 10 evaluations for large images; to get to one or two, the network itself is trained again, to jump along its own
-# trajectories: progressive distillation and consistency models, below.
+# The field went on to spend less. Better solvers alone stop at about 10 evaluations for large images; to get to one or two, the network is trained again, to jump along its own
+# trajectories (progressive distillation, consistency models).
 #
 # ## Further reading
 #
