@@ -27,6 +27,8 @@ from minidiff.course.lessons import budget, grid, show, style
 from minidiff.diffusion import FLOW, cfg, cosine, ddim, ddpm, dpmpp_2m, euler, flow, heun, ideal, uniform
 
 style()
+
+# %%
 COLOUR = {
     "ddpm": figures.RED,
     "ddim": figures.SKY,
