@@ -75,10 +75,10 @@ show(
 # coordinates, so it is a single point in 784 dimensions, drifting.
 #
 # The **forward process** replaces data by noise little by little, from time $t = 0$, where the data are clean, to $t = 1$, where only noise is left.
-# By then the cloud is round and its colours are mixed. Where a point is no longer tells you where it came from. And that is
-# what makes generation possible: whatever the data were, at $t = 1$ they look like samples of one known distribution, from which we can
-# draw as many as we like. It is the **standard normal distribution**, in which every pixel is an independent random number with mean 0 and standard
-# deviation 1.
+# By then the cloud is round and its colours are mixed. Where a point is no longer tells you where it came from.
+#
+# This is what makes generation possible. Whatever the data were, at $t = 1$ they look like samples of one known distribution, and from that we can draw as many as we like. In
+# the **standard normal distribution**, every coordinate of a point (every pixel of an image) is an independent random number from a bell curve with mean 0 and standard deviation 1.
 #
 # Before you run the next cell: a digit and a photograph get the same amount of noise. Which one is unrecognisable first? And what does the photograph lose
 # first?
@@ -171,7 +171,7 @@ show(
 #
 # $$x \leftarrow \sqrt{1 - \beta}\; x + \sqrt{\beta}\; \varepsilon, \qquad \varepsilon \sim \mathcal{N}(0, 1) \text{ for each pixel}$$
 #
-# A step needs only the image before it and fresh noise. A sequence like this, in which each state depends only on the one before, is called a **Markov chain**.
+# A step needs only the image before it and fresh noise. A sequence in which each state depends only on the one before is called a **Markov chain**.
 #
 # ### Exercise 2 · One step of noise
 #
@@ -393,7 +393,7 @@ show(
 # $$(1-\beta)\cdot 1 + \beta \cdot 1 = 1$$
 #
 # A schedule is **variance preserving** if $\alpha_t^2 + \sigma_t^2 = 1$ at every $t$, so that data of variance 1 keep variance 1. The digits start lower, since most of a
-# digit is background, and are brought to 1. Without shrinking, pixels grow with every step; a schedule that does so on purpose, with $\alpha_t = 1$ and a growing $\sigma_t$, is called
+# digit is background, and are brought to 1. Without shrinking, pixels grow with every step. A schedule in which they do so on purpose, with $\alpha_t = 1$ and a growing $\sigma_t$, is called
 # **variance exploding** ([Song et al. 2021](https://arxiv.org/abs/2011.13456)). Without the roots, hardly any noise arrives and the image fades to gray: $\beta$ is a variance, and
 # noise has to be multiplied by a standard deviation.
 #
@@ -429,8 +429,8 @@ halfway = compare(
 
 # %% [markdown]
 # The time alone does not say how noisy an image is. (Two of them agree: halfway, `cosine` and `flow` both have $\alpha = \sigma$, and so the same image up to a
-# factor.) What matters is how strong the image is compared with the noise. The **signal-to-noise ratio** (SNR) of a noisy image is the ratio of the
-# variances that image and noise contribute, $\alpha_t^2 / \sigma_t^2$ for data of variance 1:
+# factor.) What matters is how strong the image is compared with the noise. The **signal-to-noise ratio** (SNR) of a noisy image is the
+# variance of what is left of the clean image, divided by the variance of the noise. For data of variance 1 it is
 #
 # $$\text{SNR}(t) = \alpha_t^2 / \sigma_t^2$$
 #
@@ -520,9 +520,9 @@ grid(
 
 # %% [markdown]
 # Your competitors are three readers. The first is a small network, the course's *evaluation classifier*, which was trained on clean digits and has never seen noise.
-# The second is the same network, but each pixel is first averaged with its eight neighbours. The third knows all about noise. It has a perfect memory of ten
-# thousand training digits, and for each of them computes the **likelihood**, the probability (density) of the noisy image if that digit is what lies
-# underneath:
+# The second is the same network, but each pixel is first averaged with its eight neighbours. The third knows all about noise. It remembers ten
+# thousand training digits perfectly, and for each of them computes a likelihood. The **likelihood** of a clean image is the probability density of the noisy image, given that this clean image is what lies
+# underneath. Here that is
 #
 # $$p(x_t \mid x_0) \propto \exp\!\big(-\lVert x_t - \alpha_t x_0 \rVert^2 / 2\sigma_t^2\big)$$
 #
