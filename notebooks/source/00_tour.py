@@ -72,9 +72,9 @@ show(
 )
 
 # %% [markdown]
-# Time $t$ runs backwards here, from 1, where there is only noise, to 0. At each step the network is given the noisy image $x_t$ and the time. Its best guess at the clean image behind
-# the noisy one is called the **denoised estimate** $\hat{x}_0$. Then the noisy image is moved a little way towards this estimate, and the next step begins. Going from noise to an
-# image step by step is called **sampling**.
+# Time $t$ runs backwards here, from 1, where there is only noise, to 0. At each step the network is given the noisy image $x_t$ and the time. The **denoised
+# estimate** $\hat{x}_0$ is the network's best guess at the clean image behind a noisy one. Then the noisy image is moved a little way towards this estimate, and the next step begins.
+# Going from noise to an image step by step is called **sampling**.
 #
 # Before you run it: at $t = 1$ the network's input is nothing but noise, and its prompt is "seven". What will its first estimate look like?
 
@@ -88,8 +88,10 @@ grid(
     [[pipe.decode(noisy[k])[0] for k in chosen], [pipe.decode(steps[k].x0_hat)[0] for k in chosen]],
     ["noisy image $x_t$", "estimate $\\hat{x}_0$"],
     [f"t = {1 - k / STEPS:.2f}" for k in chosen],
-    alt="Above, a noisy image at six times from pure noise to a nearly clean seven; below, the network's estimate for each, at first blurred, then sharp.",
-    caption="Below each noisy image is the estimate that the network makes from it. The last estimate is the finished image.",
+    alt="Above, a noisy image at six times from pure noise to a nearly clean seven; below, the network's estimate "
+    "for each, at first blurred, then sharp.",
+    caption="Below each noisy image is the estimate that the network makes from it. The last estimate is the "
+    "finished image.",
 )
 
 # %% [markdown]
@@ -112,13 +114,7 @@ grid(
 #
 # ## Turn up the guidance scale
 #
-# At each step the network in fact makes two predictions: one *with the prompt* and one *without it*. These are the conditional and the
-# unconditional prediction. Their difference points towards "more like a seven", and the **guidance scale** $w$ says how far to go in that direction.
-#
-# $$\text{prediction} = \text{unconditional} + w \cdot (\text{conditional} - \text{unconditional})$$
-#
-# With $w = 0$ the prompt is ignored, and with $w = 1$ it is simply followed; the figure above used $w = 1$. Above 1 it is amplified. To amplify
-# the difference between the predictions with and without the prompt is called **classifier-free guidance** ([Ho & Salimans 2022](https://arxiv.org/abs/2207.12598)). You build it in lesson 09.
+# One number says how strongly a prompt is followed: the guidance scale $w$.
 #
 # Before you run it: each column starts from the same noise in every row. What will the row $w = 0$ show? And what will change from $w = 1$ to $w = 8$?
 
@@ -129,7 +125,8 @@ grid(
     [pipe.decode(pipe.latents(prompts, steps=20, scale=scale, latents=start)) for scale in scales],
     [f"w = {scale}" for scale in scales],
     DIGITS,
-    alt="Ten columns with the prompts zero to nine, five rows with guidance scales 0 to 8. In the top row the digits do not match the prompts; from scale 1 on they do, and get bolder.",
+    alt="Ten columns with the prompts zero to nine, five rows with guidance scales 0 to 8. In the top row the "
+    "digits do not match the prompts; from scale 1 on they do, and get bolder.",
     caption="Each column has one prompt and one noise. Follow a column from top to bottom.",
 )
 
@@ -138,8 +135,16 @@ grid(
 # At w = 0 the model draws whichever digit the noise suggests. From w = 1 on, the digits are those of the prompts. At large scales strokes become bolder and shapes more uniform.
 # </details>
 #
+# What does the number do? At each step the network makes two predictions: a conditional one, with the prompt, and an unconditional one, without it. Their difference points towards "more like
+# a seven". The **guidance scale** $w$ says how far to go in the direction from the unconditional to the conditional prediction.
+#
+# $$\text{prediction} = \text{unconditional} + w \cdot (\text{conditional} - \text{unconditional})$$
+#
+# So the prompt is ignored at $w = 0$, followed at $w = 1$, and amplified beyond. To amplify
+# the difference between the predictions with and without the prompt is called **classifier-free guidance** ([Ho & Salimans 2022](https://arxiv.org/abs/2207.12598)). You build it in lesson 09.
+#
 # Guidance trades diversity for accuracy, and both can be measured. An **evaluation classifier** is a second network, trained to recognise real images, that reads the
-# generated ones and tells how many show what the prompt asked for. For diversity, take the standard deviation between images of the same digit.
+# generated ones and says how many of them show what the prompt asked for. For diversity, take the standard deviation between images of the same digit.
 
 # %%
 classifier = load_classifier("judge", pipe.device)
@@ -175,9 +180,9 @@ for scale in (0, 1, 2, 4):
 #
 # ## The whole of it in a dozen lines
 #
-# Is there more to it, hidden in `pipe`? No. Here is sampling with nothing but the network and arithmetic. Two things need explaining. This network predicts a
-# velocity, $\varepsilon - x_0$: the direction of the straight line from the image to the noise, so that a step is a step along this line. And it works on images folded to 4×14×14: each
-# square of 2×2 pixels becomes four channels of one position. These are the same 784 numbers, but with a quarter of the positions there is a quarter of the work.
+# Is something more complicated hidden in `pipe`? No. Here is sampling with nothing but the network and arithmetic. Two details first. This network predicts a
+# velocity: noise minus image, the direction of the straight line from one to the other. A step follows that line a little way back. And the network works on images folded to 4×14×14, in which each
+# square of 2×2 pixels has become four channels of a single position. These are the same 784 numbers, but a quarter of the positions means a quarter of the work.
 
 # %%
 seven, nothing = pipe.encode(["a handwritten seven"]), pipe.encode_negative(None, 1)
@@ -237,28 +242,28 @@ grid(
 )
 
 # %% [markdown]
-# It can combine words into images that nobody showed it. How that works, and how often it fails, is the question of lesson 09; lesson 10 moves on to larger images, and lesson
+# The model combines words in ways that its training images never did. How that works, and how often it fails, is the question of lesson 09. Lesson 10 moves on to larger images, lesson
 # 11 to Stable Diffusion.
 #
 # ## Where the course goes
 #
-# | | lesson | question | class meeting |
+# | | lesson | what you build or measure | class meeting |
 # |---|---|---|---|
-# | **01** | [Corruption](01_corruption.ipynb) | How does noise destroy a picture, and what is left at time t? | first |
-# | **02** | [Denoising](02_denoising.ipynb) | Can a network see through noise, and why is one step not enough? | second |
-# | **03** | [Sampling](03_sampling.ipynb) | How do I get from noise to a picture, and how few steps are enough? | third |
-# | 04 | [Judging](04_judging.ipynb) | How do I know that a generated picture is good? | |
-# | **05** | [UNet](05_unet.ipynb) | What is in the network, and what breaks when I take it out? | fourth |
-# | 06 | [Colour](06_colour.ipynb) | What changes on CIFAR-10, and how long does it really take? | |
-# | 07 | [Classifier guidance](07_classifier_guidance.ipynb) | How does a classifier steer noise toward a class? | |
-# | 08 | [CLIP](08_clip.ipynb) | How do words and pictures come to live in one space? | |
-# | **09** | [Text to image](09_text_to_image.ipynb) | How does a prompt produce a picture nobody has seen? | fifth |
-# | 10 | [Latents](10_latents.ipynb) | Why diffuse in a compressed space? | |
-# | 11 | [Stable Diffusion](11_stable_diffusion.ipynb) | Does my code really run Stable Diffusion? | |
-# | 12 | [Scaling up](12_scaling_up.ipynb) | What would it take on one GPU, on eight, on the internet? | |
+# | **01** | [Corruption](01_corruption.ipynb) | noise, added in one jump; noise schedules | first |
+# | **02** | [Denoising](02_denoising.ipynb) | denoisers of points and of digits, and the loop that trains them | second |
+# | **03** | [Sampling](03_sampling.ipynb) | samplers, and how few steps are enough | third |
+# | 04 | [Judging](04_judging.ipynb) | metrics, and ways to fool them | |
+# | **05** | [UNet](05_unet.ipynb) | the network, block by block, and what breaks without each | fourth |
+# | 06 | [Colour](06_colour.ipynb) | photographs, and what a full training run costs | |
+# | 07 | [Classifier guidance](07_classifier_guidance.ipynb) | steering by the gradient of a classifier | |
+# | 08 | [CLIP](08_clip.ipynb) | words and images in one space | |
+# | **09** | [Text to image](09_text_to_image.ipynb) | prompts, classifier-free guidance, attention maps | fifth |
+# | 10 | [Latents](10_latents.ipynb) | an autoencoder, and diffusion in its latents | |
+# | 11 | [Stable Diffusion](11_stable_diffusion.ipynb) | a checkpoint opened with your code; image to image, inpainting | |
+# | 12 | [Scaling up](12_scaling_up.ipynb) | hours and dollars, from a network and a data set | |
 #
 # The five lessons with a bold number are a course of their own, one class meeting each: add noise, learn to remove it, sample, look inside the network, and steer it with text. The
-# others add depth and can be taken in any meeting left over. Before lesson 09, look at the first half of lesson 08, where text becomes vectors. Within the lessons, a section under the line
+# others add depth and can be taken in any meeting left over. Before lesson 09, read the first sections of lesson 08, where text becomes vectors. Within the lessons, a section under the line
 # "May be skipped at first reading" can wait.
 #
 # ## What you can do now

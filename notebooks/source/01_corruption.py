@@ -106,8 +106,8 @@ grid(
 #
 # ### Exercise 1 · Pixels for a network
 #
-# The exercises stand where their idea appears. Write the missing lines and run the check below them. A check does more than say "wrong": it has tried the usual mistakes
-# itself, and tells you which of them gives your numbers. The folder `notebooks/exercises/` has this lesson without the solutions.
+# Exercises stand where their idea appears. Write the missing lines and run the check below. It does more than say "wrong": it has tried the usual mistakes
+# itself, and tells you which of them gives your numbers. (`notebooks/exercises/` has this lesson without the solutions.)
 #
 # *easy, 3 minutes.* A file gives you bytes from 0 to 255, in a tensor of dtype `uint8` and of any shape. Noise is symmetric around 0, so images
 # should be too: return floats, with 0 mapped to $-1$ and 255 to $1$.
@@ -162,8 +162,10 @@ for name, values in {"pixels": x, "shrunk": shrunk, "eps": eps, "one step later"
 
 show(
     number_line({"pixels": x, "shrunk": shrunk, "noise added": noisy}),
-    alt="Three dots at -1, 0 and 1 on a number line; in the second line they are closer to 0; in the third each has moved by another amount.",
-    caption="Read from top to bottom: all three pixels move towards 0, then each is pushed by a random number of its own.",
+    alt="Three dots at -1, 0 and 1 on a number line; in the second line they are closer to 0; in the third each "
+    "has moved by another amount.",
+    caption="Read from top to bottom: all three pixels move towards 0, then each is pushed by a random number of "
+    "its own.",
 )
 
 # %% [markdown]
@@ -242,7 +244,8 @@ right.hist(paths[600], bins=40, orientation="horizontal", color=figures.ORANGE)
 right.set(xlabel="how many", title="all of them at step 600")
 show(
     figure,
-    alt="Left: twenty jagged paths leave the value 1 and fan out around 0. Right: the histogram at step 600 is a bell centred a little above 0.",
+    alt="Left: twenty jagged paths leave the value 1 and fan out around 0. Right: the histogram at step 600 is a "
+    "bell centred a little above 0.",
     caption="Every path begins at 1. At the orange line the two thousand pixels form the histogram on the right.",
 )
 print(f"at step 600: mean {paths[600].mean():.3f}, standard deviation {paths[600].std():.3f}")
@@ -265,7 +268,7 @@ print(f"at step 600: mean {paths[600].mean():.3f}, standard deviation {paths[600
 #
 # $$x_t = \alpha_t\,x_0 + \sigma_t\,\varepsilon, \qquad \alpha_t = \prod_{s \le t}\sqrt{1-\beta_s}, \qquad \sigma_t = \sqrt{1-\alpha_t^2}$$
 #
-# This is the **closed form** of the forward process: it gives $x_t$ directly from $x_0$, without the steps in between.
+# The **closed form** of the forward process gives $x_t$ directly from $x_0$, without the steps in between, and this is it.
 #
 # A warning about names. In this course $\alpha$ is the factor in front of the image. Many papers write $\alpha_t$ for $1-\beta_t$ and call the product of these **alpha-bar**
 # ($\bar\alpha_t$), which is the square of the $\alpha_t$ used in this course.
@@ -344,20 +347,21 @@ check.l01_add_noise(add_noise)
 # %%
 show(
     figures.corruption(digits.images[20], "cosine", t=0.4),
-    alt="A noisy eight at t = 0.4 on the cosine schedule, its alpha, sigma and SNR, and the histogram of its pixels beside a bell curve.",
-    caption="The histogram of the pixels still has two humps, background and ink. As t grows it turns into the black bell curve.",
+    alt="A noisy eight at t = 0.4 on the cosine schedule, its alpha, sigma and SNR, and the histogram of its "
+    "pixels beside a bell curve.",
+    caption="The histogram of the pixels still has two humps, background and ink. As t grows it turns into the "
+    "black bell curve.",
 )
 
 # %%
 widgets.corruption()
 
 # %% [markdown]
-# *Try:* at which $t$ can you no longer read the digit? Find it for `cosine` and for `linear`. Is it the same $t$? Is it the same SNR?
+# *Try:* at which $t$ can you no longer read the digit? Find it for `cosine` and for `linear`. Is it the same $t$? Is it the same SNR, which compares the strength of the image with that of the noise?
 # (With the slider selected, the arrow keys move it. On GitHub there is only the still above.)
 #
 # <details><summary>Answer</summary>
-# The times differ, since <code>linear</code> is much noisier at the same t. The two values of the SNR should be close: what you can read depends on how strong
-# the image is compared with the noise, and that is what the SNR measures. Two sections further down it gets its definition.
+# The times differ, since <code>linear</code> is much noisier at the same t. The two values of the SNR should be close.
 # </details>
 #
 # ## Why the image is shrunk
@@ -382,7 +386,8 @@ axis.set(xlabel="step", ylabel="standard deviation of the pixels", ylim=(0, 3.4)
 axis.legend(loc="upper left", fontsize=9)
 show(
     figure,
-    alt="Three curves over 1000 steps: the right rule levels off at 1, without shrinking the curve climbs above 3, without roots it falls to almost 0.",
+    alt="Three curves over 1000 steps: the right rule levels off at 1, without shrinking the curve climbs above "
+    "3, without roots it falls to almost 0.",
     caption="Only the right rule (blue) settles at 1.",
 )
 
@@ -393,14 +398,14 @@ show(
 # $$(1-\beta)\cdot 1 + \beta \cdot 1 = 1$$
 #
 # A schedule is **variance preserving** if $\alpha_t^2 + \sigma_t^2 = 1$ at every $t$, so that data of variance 1 keep variance 1. The digits start lower, since most of a
-# digit is background, and are brought to 1. Without shrinking, pixels grow with every step. A schedule in which they do so on purpose, with $\alpha_t = 1$ and a growing $\sigma_t$, is called
+# digit is background, and are brought to 1. Without shrinking, pixels grow with every step. A schedule that never shrinks the image, with $\alpha_t = 1$ and a growing $\sigma_t$, is called
 # **variance exploding** ([Song et al. 2021](https://arxiv.org/abs/2011.13456)). Without the roots, hardly any noise arrives and the image fades to gray: $\beta$ is a variance, and
 # noise has to be multiplied by a standard deviation.
 #
 # ## Schedules: the same images at another pace
 #
 # A **noise schedule** is a choice of $\alpha_t$ and $\sigma_t$ for every time $t$. Those of `minidiff` include `linear`, the table you have just used;
-# `scaled_linear`, Stable Diffusion's ([Rombach et al. 2022](https://arxiv.org/abs/2112.10752)); `cosine`, a quarter of a circle
+# `scaled_linear`, Stable Diffusion's; `cosine`, a quarter of a circle
 # (after [Nichol & Dhariwal 2021](https://arxiv.org/abs/2102.09672)); `flow`, a straight line from image to noise ([Lipman et al. 2022](https://arxiv.org/abs/2210.02747),
 # [Liu et al. 2022](https://arxiv.org/abs/2209.03003)); and `edm`, which is variance exploding ([Karras et al. 2022](https://arxiv.org/abs/2206.00364)). Here is the same eight with
 # the same noise under each of them, scaled to the size that a network is given.
@@ -423,7 +428,8 @@ def compare(times, alt, caption):
 
 halfway = compare(
     dict.fromkeys(schedules, 0.5),
-    alt="The same noisy eight at t = 0.5 under each schedule: legible under cosine and flow, faint under scaled_linear, lost under linear and edm.",
+    alt="The same noisy eight at t = 0.5 under each schedule: legible under cosine and flow, faint under "
+    "scaled_linear, lost under linear and edm.",
     caption="All of these are at t = 0.5.",
 )
 
@@ -483,7 +489,8 @@ check.l01_cosine_time(cosine_time)
 # %%
 show(
     figures.schedules(list(SCHEDULES), t=0.5),
-    alt="Three panels over time t with one curve for each schedule: alpha falls, sigma rises, and the logarithm of the SNR falls.",
+    alt="Three panels over time t with one curve for each schedule: alpha falls, sigma rises, and the logarithm "
+    "of the SNR falls.",
     caption="The gray line is t = 0.5. In the right panel, a lower curve means more noise.",
 )
 
@@ -514,7 +521,8 @@ for level, row in zip(levels, quiz, strict=True):
 grid(
     [row / 2 + 0.5 for row in noisy_quiz],
     [f"SNR {level:g}" for level in levels],
-    alt="Three rows of eight noisy digits each. The first row can be read with some effort, the last looks like pure noise.",
+    alt="Three rows of eight noisy digits each. The first row can be read with some effort, the last looks like "
+    "pure noise.",
     caption="Every row has eight other digits. Write down what you read before you go on.",
 )
 
@@ -578,7 +586,8 @@ axis.invert_xaxis()
 axis.legend(fontsize=9)
 show(
     figure,
-    alt="Accuracy of three readers against falling SNR: the plain classifier fails first, after a blur it lasts longer, and the reader with a memory lasts longest.",
+    alt="Accuracy of three readers against falling SNR: the plain classifier fails first, after a blur it lasts "
+    "longer, and the reader with a memory lasts longest.",
     caption="Between the blue and the green curve the digit is still there, but the plain classifier cannot read it.",
 )
 
@@ -617,14 +626,15 @@ grid(
     rows,
     ["clean", "noisy"],
     ["the image", "= broad waves", "+ fine waves"],
-    alt="A photograph of a car, its broad waves and its fine waves, clean and with noise. The noise leaves the broad waves nearly unchanged and covers the fine ones.",
+    alt="A photograph of a car, its broad waves and its fine waves, clean and with noise. The noise leaves the "
+    "broad waves nearly unchanged and covers the fine ones.",
     caption="Compare the two rows in the middle column, then in the right one.",
 )
 
 # %% [markdown]
 # The broad waves hardly change; the fine ones are buried. The **power spectrum** of an image says how strong it is at each spatial frequency, from broad waves to fine
-# ones. That of photographs falls steeply ([Field 1987](https://doi.org/10.1364/JOSAA.4.002379)). Noise that is independent in every pixel is **white noise**, which is equally strong at all frequencies:
-# $\sigma^2$ in each, a horizontal line.
+# ones. That of photographs falls steeply ([Field 1987](https://doi.org/10.1364/JOSAA.4.002379)). Noise that is independent in every pixel is **white noise**: it is equally strong at all frequencies. In the figure it
+# is a horizontal line at $\sigma^2$.
 
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(8, 3.2), sharey=True)
@@ -643,7 +653,8 @@ axes[0].set_ylabel("power")
 axes[1].legend(fontsize=8)
 show(
     figure,
-    alt="Power against the number of waves across the image, for digits and for photographs: both fall steeply; three horizontal lines are noise levels.",
+    alt="Power against the number of waves across the image, for digits and for photographs: both fall steeply; "
+    "three horizontal lines are noise levels.",
     caption="Where the blue curve is below a dashed line, noise of that strength is louder than the image.",
 )
 
@@ -675,7 +686,6 @@ show(
 # - [Nichol & Dhariwal 2021, *Improved Denoising Diffusion Probabilistic Models*](https://arxiv.org/abs/2102.09672): why the linear table wastes its last steps, and the cosine schedule.
 # - [Song et al. 2021, *Score-Based Generative Modeling through Stochastic Differential Equations*](https://arxiv.org/abs/2011.13456): variance preserving, variance exploding, and infinitely small steps.
 # - [Kingma et al. 2021, *Variational Diffusion Models*](https://arxiv.org/abs/2107.00630): diffusion written in terms of the SNR alone.
-# - [Rombach et al. 2022, *High-Resolution Image Synthesis with Latent Diffusion Models*](https://arxiv.org/abs/2112.10752): Stable Diffusion, whose schedule is `scaled_linear`.
 # - [Karras et al. 2022, *Elucidating the Design Space of Diffusion-Based Generative Models*](https://arxiv.org/abs/2206.00364): all schedules side by side in one table, and `edm`.
 # - [Lipman et al. 2022, *Flow Matching for Generative Modeling*](https://arxiv.org/abs/2210.02747) and [Liu et al. 2022, *Flow Straight and Fast*](https://arxiv.org/abs/2209.03003): straight lines from data to noise.
 # - [Lin et al. 2023, *Common Diffusion Noise Schedules and Sample Steps are Flawed*](https://arxiv.org/abs/2305.08891): what the rest of signal at $t = 1$ does to Stable Diffusion's images.
