@@ -139,15 +139,12 @@ check.l01_to_model(to_model)
 # folded: pixels on a number line, one line for each stage
 def number_line(stages):
     figure, axis = plt.subplots(figsize=(7, 2))
-    heights = range(len(stages))[::-1]
-    for pixel, colour in zip(
-        zip(*stages.values(), strict=True), (figures.BLUE, figures.GREEN, figures.ORANGE), strict=True
-    ):
+    heights = list(range(len(stages)))[::-1]
+    colours = figures.BLUE, figures.GREEN, figures.ORANGE
+    for pixel, colour in zip(torch.stack(list(stages.values())).T, colours, strict=True):
         axis.plot(pixel, heights, color=colour, lw=1, alpha=0.5)
         axis.scatter(pixel, heights, color=colour, s=50, zorder=3)
-    axis.set(
-        yticks=list(heights), yticklabels=list(stages), xlim=(-1.3, 1.3), xlabel="value of the pixel", ylim=(-0.4, 2.4)
-    )
+    axis.set(yticks=heights, yticklabels=list(stages), ylim=(-0.4, 2.4), xlim=(-1.3, 1.3), xlabel="value of the pixel")
     return figure
 
 
@@ -240,7 +237,7 @@ figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3), width_ratios=(3, 1), 
 left.plot(paths[:, :20], lw=0.6, color=figures.BLUE, alpha=0.6)
 left.axvline(600, color=figures.ORANGE)
 left.set(xlabel="step", ylabel="value of the pixel", title="20 of the 2,000 pixels")
-right.hist(paths[600], bins=40, orientation="horizontal", color=figures.ORANGE)
+right.hist(paths[600].numpy(), bins=40, orientation="horizontal", color=figures.ORANGE)
 right.set(xlabel="how many", title="all of them at step 600")
 show(
     figure,
@@ -644,7 +641,11 @@ for axis, (name, images) in zip(
     power = torch.fft.fft2(images, norm="ortho").abs().square().mean((0, 1))
     frequency = waves_across(images).round()
     axis.plot(
-        range(1, 16), [power[frequency == k].mean() for k in range(1, 16)], marker="o", markersize=4, label="images"
+        range(1, 16),
+        [float(power[frequency == k].mean()) for k in range(1, 16)],
+        marker="o",
+        markersize=4,
+        label="images",
     )
     for ratio, colour in zip((0.1, 0.5, 2.0), (figures.SKY, figures.ORANGE, figures.RED), strict=True):
         axis.axhline(ratio**2, color=colour, linestyle="--", label=f"noise, $\\sigma/\\alpha$ = {ratio:g}")
