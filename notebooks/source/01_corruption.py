@@ -499,7 +499,7 @@ widgets.schedules()
 #
 # <details><summary>Answer</summary>
 # Under <code>scaled_linear</code> (alpha is about 0.07), and very little under <code>linear</code> and <code>edm</code>. So Stable Diffusion 1 is trained on images that are never quite pure noise, but
-# has to start from pure noise when it generates. That is why very dark and very bright images come out too grey
+# has to start from pure noise when it generates. That is why very dark and very bright images come out too gray
 # (<a href="https://arxiv.org/abs/2305.08891">Lin et al. 2023</a>).
 # </details>
 #
@@ -630,8 +630,8 @@ grid(
 
 # %% [markdown]
 # The broad waves hardly change; the fine ones are buried. The **power spectrum** of an image says how strong it is at each spatial frequency, from broad waves to fine
-# ones. That of photographs falls steeply ([Field 1987](https://doi.org/10.1364/JOSAA.4.002379)). Noise that is independent in every pixel is **white noise**: it is equally strong at all frequencies. In the figure it
-# is a horizontal line at $\sigma^2$.
+# ones. That of photographs falls steeply ([Field 1987](https://doi.org/10.1364/JOSAA.4.002379)). Noise that is independent in every pixel is **white noise**: it is equally strong at all frequencies, a
+# horizontal line.
 
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(8, 3.2), sharey=True)
@@ -687,7 +687,7 @@ show(
 # - [Nichol & Dhariwal 2021, *Improved Denoising Diffusion Probabilistic Models*](https://arxiv.org/abs/2102.09672): why the linear table wastes its last steps, and the cosine schedule.
 # - [Song et al. 2021, *Score-Based Generative Modeling through Stochastic Differential Equations*](https://arxiv.org/abs/2011.13456): variance preserving, variance exploding, and infinitely small steps.
 # - [Kingma et al. 2021, *Variational Diffusion Models*](https://arxiv.org/abs/2107.00630): diffusion written in terms of the SNR alone.
-# - [Karras et al. 2022, *Elucidating the Design Space of Diffusion-Based Generative Models*](https://arxiv.org/abs/2206.00364): all schedules side by side in one table, and `edm`.
+# - [Karras et al. 2022, *Elucidating the Design Space of Diffusion-Based Generative Models*](https://arxiv.org/abs/2206.00364): the choices of several papers side by side in one table, and `edm`.
 # - [Lipman et al. 2022, *Flow Matching for Generative Modeling*](https://arxiv.org/abs/2210.02747) and [Liu et al. 2022, *Flow Straight and Fast*](https://arxiv.org/abs/2209.03003): straight lines from data to noise.
 # - [Lin et al. 2023, *Common Diffusion Noise Schedules and Sample Steps are Flawed*](https://arxiv.org/abs/2305.08891): what the rest of signal at $t = 1$ does to Stable Diffusion's images.
 # - [Hoogeboom et al. 2023, *simple diffusion*](https://arxiv.org/abs/2301.11093): how a schedule has to change with the size of the image.
