@@ -49,12 +49,12 @@ def frame(t):
     schedule = cosine()
     points, digit = schedule.add_noise(cloud, cloud_noise, t), schedule.add_noise(eight, eight_noise, t)
     alpha, sigma = (float(value) for value in schedule.at(t, cloud))
-    with Page(700, 312) as page:
+    with Page(724, 312) as page:
         square = {"xlim": (-3, 3), "ylim": (-3, 3), "xticks": [], "yticks": []}
         axes = page.axes(16, 36, 252, 252, title="a cloud of points", **square)
-        axes.scatter(*points.T, c=cloud.norm(dim=1), s=11, lw=0)
+        axes.scatter(*points.T, c=cloud.norm(dim=1), cmap="viridis", s=11, lw=0)
         page.picture(digit[0] / 2 + 0.5, 292, 36, 252, title="a digit")
-        bars = page.axes(600, 36, 84, 230, ylim=(0, 1.02), title=f"t = {t:.2f}")
+        bars = page.axes(604, 36, 108, 230, ylim=(0, 1.02), title=f"t = {t:.2f}")
         bars.bar(["image", "noise"], [alpha, sigma], color=[figures.BLUE, figures.ORANGE])
         return page.image()
 
