@@ -229,15 +229,14 @@ sentences = [
     "a red seven on a blue background",
     "a green seven on a white background",
     "a yellow three on a purple background",
-    "a small white zero on a black background at the top left",
 ]
 other = TextToImage.load(model)
 images = other.decode(other.latents(sentences, steps=20, seed=0))
 grid(
     [images],
-    titles=[prompt.replace(" on ", "\non ").replace(" at ", "\nat ") for prompt in sentences],
+    titles=[prompt.replace(" on ", "\non ") for prompt in sentences],
     side=1.92,
-    alt="Four images generated from sentences.",
+    alt="Three images generated from sentences: a red seven on blue, a green seven on white, a yellow three on purple.",
     caption="One image for each prompt; none of these images existed before.",
 )
 
