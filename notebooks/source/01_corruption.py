@@ -291,7 +291,8 @@ print(f"the same for the jump by hand and by minidiff: {(library - jump).abs().m
 print(f"the collected noise has mean {one_noise.mean():+.2f} and standard deviation {one_noise.std():.2f}")
 
 # %% [markdown]
-# The differences are rounding errors. Compare alpha and sigma with the mean and standard deviation of the two thousand pixels. From here on we jump.
+# The differences are rounding errors. Compare alpha and sigma with the mean and standard deviation of the two thousand pixels, too. (The mean of two thousand such random numbers is
+# itself uncertain by about 0.02.) From here on we jump.
 #
 # ### Exercise 3 · The table of alphas
 #
@@ -346,8 +347,8 @@ show(
     figures.corruption(digits.images[20], "cosine", t=0.4),
     alt="A noisy eight at t = 0.4 on the cosine schedule, its alpha, sigma and SNR, and the histogram of its "
     "pixels beside a bell curve.",
-    caption="The histogram of the pixels has a peak for the background and a tail for the ink. As t grows it turns into the "
-    "black bell curve.",
+    caption="Most pixels are background, left of 0; the ink is the tail on the right. As t grows, the histogram "
+    "turns into the black bell curve.",
 )
 
 # %%
@@ -419,7 +420,7 @@ def compare(times, alt, caption):
         alpha, sigma = schedule.at(times[name], eight)
         images.append(schedule.add_noise(eight, eps, times[name])[0] / (alpha**2 + sigma**2).sqrt())
     titles = [f"{name}\nt = {float(times[name]):.3f}" for name in schedules]
-    grid([[image / 2 + 0.5 for image in images]], titles=titles, alt=alt, caption=caption)
+    grid([[image / 2 + 0.5 for image in images]], titles=titles, side=1.4, alt=alt, caption=caption)
     return torch.stack(images)
 
 
@@ -623,6 +624,7 @@ grid(
     rows,
     ["clean", "noisy"],
     ["the image", "= broad waves", "+ fine waves"],
+    side=1.6,
     alt="A photograph of a car, its broad waves and its fine waves, clean and with noise. The noise leaves the "
     "broad waves nearly unchanged and covers the fine ones.",
     caption="Compare the two rows in the middle column, then in the right one.",
@@ -634,7 +636,7 @@ grid(
 # horizontal line.
 
 # %%
-figure, axes = plt.subplots(1, 2, figsize=(8, 3.2), sharey=True)
+figure, axes = plt.subplots(1, 2, figsize=(8, 3.4), sharey=True)
 for axis, (name, images) in zip(
     axes, {"digits": digits.images[:500], "photographs": photos.images}.items(), strict=True
 ):
@@ -651,7 +653,7 @@ for axis, (name, images) in zip(
         axis.axhline(ratio**2, color=colour, linestyle="--", label=f"noise, $\\sigma/\\alpha$ = {ratio:g}")
     axis.set(title=name, yscale="log", xlabel="waves across the image")
 axes[0].set_ylabel("power")
-axes[1].legend(fontsize=8)
+figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=9)
 show(
     figure,
     alt="Power against the number of waves across the image, for digits and for photographs: both fall steeply; "

@@ -63,7 +63,7 @@ def schedules(names: list[str], t: float, picture: Tensor | None = None, seed: i
     down = 18 * max(0, -(-len(paths) // COLUMNS) - 1)  # by how much a legend of several lines moves the rest
     with Page(WIDTH, 300 + down + 156 * rows) as page:
         panels = [
-            page.axes(left, 56 + down, 190, 188, xlim=(0, 1), ylim=ylim, xlabel="t", title=title)
+            page.axes(left, 56 + down, 190, 188, xlim=(0, 1), xticks=(0, 0.5, 1), ylim=ylim, xlabel="t", title=title)
             for left, ylim, title in (
                 (48, (0, 1.2), r"image left, $\alpha_t$"),
                 (298, (0, 1.2), r"noise, $\sigma_t$"),
