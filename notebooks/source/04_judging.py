@@ -16,7 +16,6 @@
 
 # %%
 import matplotlib.pyplot as plt
-import numpy as np
 import torch
 
 from minidiff import TextToImage, data, image_files
@@ -54,7 +53,9 @@ def generate(labels, scale, steps=STEPS, seed=0):
 # Which is which? Write down four guesses. (The folded cell makes the sheets, and would give the answer away.)
 
 # %%
-# folded: makes the four sheets, and helpers that show sheets
+# folded: makes the four sheets, and a helper that shows sheets
+from torchvision.transforms.functional import to_tensor
+
 order = torch.randperm(len(digits), generator=torch.Generator().manual_seed(0))
 chosen, others = order[:COUNT], order[COUNT:]
 wanted = digits.labels[chosen]  # every sheet has the same digits, in the same order
@@ -75,8 +76,7 @@ def contact(sets, titles, columns=4, rows=4):
     (width, height), across = tiles[0].size, min(2, len(tiles))
     with Page((width + 16) * across, (height + 30) * -(-len(tiles) // across)) as page:
         for k, (tile, title) in enumerate(zip(tiles, titles, strict=True)):
-            pixels = torch.from_numpy(np.asarray(tile) / 255)[None]
-            page.picture(pixels, k % across * (width + 16) + 8, k // across * (height + 30) + 24, width, title)
+            page.picture(to_tensor(tile), k % across * (width + 16) + 8, k // across * (height + 30) + 24, width, title)
         return page.image()
 
 
@@ -147,7 +147,7 @@ show(
 #
 # ## Let a network look
 #
-# A computer would compare two images pixel by pixel. Look at what that gives:
+# The simplest way to compare two images is pixel by pixel. Look at what that gives:
 
 # %%
 features, answers = judged(judge, digits.images)  # (5000, 64) and (5000,)
@@ -164,7 +164,7 @@ by_features = [f"{(point - row_features[0]).norm():.1f}" for point in row_featur
 grid(
     [list(row / 2 + 0.5)],
     titles=[f"{n}\npixels {p}\nfeatures {f}" for n, p, f in zip(names, by_pixels, by_features, strict=True)],
-    side=1.26,
+    side=1.12,
     alt="A seven, the same seven moved by two pixels, two other sevens and a three, each with its distance from the first.",
     caption="Distances from the first seven: in 784 pixels, and in the 64 features of a classifier.",
 )
@@ -173,8 +173,8 @@ grid(
 # In pixels, a seven that moved by two pixels is about as far away as a seven in another person's handwriting. That is not how we see. So we compare images as a trained network represents them.
 #
 # The **evaluation classifier**, or *judge* for short, is a small network that was trained to read real digits and had no part in training the generator.
-# The **features** of an image are the values in the last hidden layer of such a network, from which it then reads off the answer.
-# Our judge has 64 features. Two images that it finds alike have features that lie close together, wherever the digit stands.
+# The **features** of an image are the values in the last hidden layer of a trained network, from which the network then reads off its answer.
+# Our judge has 64 of them. Two images that it finds alike have features that lie close together, wherever the digit stands.
 #
 # From here on an image is a point in 64 dimensions, and a set of images is a cloud of points. We can look at the cloud from its widest side:
 
@@ -254,7 +254,7 @@ show(
 )
 
 # %% [markdown]
-# The simplest measure: ask for a digit, let the judge read the image, and count how often it reads the digit you asked for. This fraction is the **class accuracy** of the generator. By hand, for five images:
+# The simplest measure: ask for a digit, let the judge read the image, and count how often it is right. The **class accuracy** of a generator is the fraction of its images that a classifier reads as the class that was asked for. By hand, for five images:
 
 # %%
 asked, read = torch.tensor([7, 7, 1, 0, 9]), torch.tensor([7, 1, 1, 0, 9])
@@ -342,7 +342,7 @@ show(
 )
 
 # %% [markdown]
-# The **Fréchet distance** of two sets is measured between the Gaussians fitted to them: the squared difference of the means, plus the squared difference of the standard deviations.
+# The **Fréchet distance** between two sets compares the Gaussians fitted to them: on a line, it adds the squared difference of the means and the squared difference of the standard deviations.
 #
 # $$d^2 = (\mu_a - \mu_b)^2 + (s_a - s_b)^2$$
 #
@@ -407,7 +407,7 @@ show(
 # $$d^2 = |\mu_a - \mu_b|^2 + \mathrm{tr}\big(A + B - 2\,(AB)^{1/2}\big)$$
 #
 # ([Dowson and Landau 1982](https://doi.org/10.1016/0047-259X(82)90077-X)), where tr, the trace, is the sum of the diagonal. In one dimension $A = s_a^2$, $B = s_b^2$ and $(AB)^{1/2} = s_a s_b$: the
-# formula above. Measured in Inception's features it is the **FID**, the Fréchet inception distance ([Heusel et al. 2017](https://arxiv.org/abs/1706.08500)), the number that most papers on image generation report.
+# formula above. The **FID**, or Fréchet inception distance, is the Fréchet distance between generated and real images in Inception's features ([Heusel et al. 2017](https://arxiv.org/abs/1706.08500)). It is the number that most papers on image generation report.
 #
 # Now the sheets. All are compared with the same *reference*: the four thousand validation digits that are not on the real sheet.
 
@@ -474,7 +474,7 @@ beside_reference(
 # One more look at the table: why is the *real* sheet not at zero? Its digits come from the same source as the reference.
 #
 # Because a thousand digits are not all digits. Their mean and covariance are a little off by chance, and every deviation, whatever its direction, makes the distance larger. With fewer images there is more of it.
-# The **floor** is the distance that real images themselves get, compared with other real images at the same $n$. Let us measure it: $n$ real digits against all the other real digits, twenty times for each $n$.
+# The **floor** of a metric is the value that real images get when they are compared with other real images, as many as were generated. Let us measure it: $n$ real digits against all the other real digits, twenty times for each $n$.
 #
 # Before you run it: we will also measure the first $n$ images of our model. Which will have the smaller distance, 65 real digits or all of our generated ones?
 
@@ -549,7 +549,7 @@ check.l04_frechet(frechet)
 #
 # ## What guidance buys, and what it costs
 #
-# The tour turned the guidance scale $w$ up to 8, and the digits became bolder. Here are sevens at a low and at a high scale:
+# In the tour, a higher guidance scale $w$ made the digits bolder. Here are sevens at a low and at a high scale:
 
 # %%
 scales = [1, 1.25, 1.5, 2, 4]
@@ -563,7 +563,7 @@ show(
 )
 
 # %% [markdown]
-# To put a number on "similar to each other", we define the **diversity** within a class as the mean distance, in features, between two images of the same class, each pair counted once.
+# Let us put a number on that. The **diversity** within a class is the mean distance, in features, between two images of the class, each pair counted once.
 # By hand, for the three sevens near the top of the lesson, which make three pairs:
 
 # %%
@@ -625,7 +625,7 @@ show(
 #
 # </details>
 #
-# Each image becomes clearer and the set becomes poorer. This exchange is the **fidelity-diversity trade-off** of guidance: a higher scale gives more convincing images and fewer kinds of them
+# Each image becomes clearer and the set becomes poorer. The **fidelity-diversity trade-off** of guidance is that a higher scale gives more convincing images, and fewer kinds of them
 # ([Ho and Salimans 2022](https://arxiv.org/abs/2207.12598)). An author who shows you images at a high scale, with an accuracy and nothing else, shows you half of it. (Nor is more diversity always better. At $w = 1$ some digits are malformed, and a
 # malformed digit lies far from everything.)
 #

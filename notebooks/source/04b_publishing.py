@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 04b · Would my numbers survive a careful reviewer?
 #
-# You have a model, an accuracy, and a Fréchet distance beside its floor. Now imagine that you submit them to a journal. A careful reviewer sends back six questions: how large is
+# You have a model, an accuracy, and a Fréchet distance beside its floor. You submit them, and a careful reviewer sends back six questions: how large is
 # the error, what exactly is wrong with the images, are they new, on which data did you choose your settings, can your judge be trusted, and is your code right? This lesson
 # answers them one by one, for those who publish numbers and for those who read papers that do. The rest of the course does not depend on it.
 #
@@ -93,8 +93,8 @@ grid(
 # %% [markdown]
 # ## How large is the error?
 #
-# A thousand images gave a distance of 0.63, say. Another thousand would have given another number. How different? If images cost nothing you would generate many sets and see. The
-# **bootstrap** estimates the same from a single set: sample as many of its rows again, *with replacement*, measure, and repeat ([Efron 1979](https://doi.org/10.1214/aos/1176344552)).
+# A thousand images gave a distance of 0.63, say. Another thousand would have given another number. How different? If images cost nothing, you would generate many sets and see.
+# The **bootstrap** estimates how far a measurement would vary over fresh sets from a single set: sample as many of its rows again, with replacement, measure, and repeat ([Efron 1979](https://doi.org/10.1214/aos/1176344552)).
 # This is what it does to a set of eight:
 
 # %%
@@ -108,7 +108,7 @@ grid(
 )
 
 # %% [markdown]
-# How far the measurement varies over the resamples tells how far it would vary over fresh sets. This standard deviation, of a measurement and not of the data, is called the **standard error**.
+# The **standard error** of a measurement is its standard deviation over repeated samples. The bootstrap estimates it by the standard deviation over the resamples.
 # For the mean of five numbers there is a formula to compare with:
 
 # %%
@@ -156,7 +156,7 @@ show(
 #
 # </details>
 #
-# The bars are **confidence intervals**: a 95 % confidence interval reaches 1.96 standard errors to either side, and is made so that 95 of 100 such intervals hold the true value. A difference between two independent sets has an error of its own, the root of the sum of
+# The bars show how sure you can be. A 95 % **confidence interval** reaches 1.96 standard errors to either side of a measurement, and is made so that about 95 of 100 such intervals contain the true value. A difference between two independent sets has an error of its own, the root of the sum of
 # the two squared errors. If the difference is smaller than about two of these, print both numbers and put neither in bold.
 #
 # (Use the standard deviation of the resamples, not their mean. A resample holds many rows twice, so it behaves like a smaller set, and lesson 04 showed what that does to a Fréchet distance.)
@@ -164,10 +164,10 @@ show(
 # ## What exactly is wrong?
 #
 # A distance says that something is off, not what. Two fractions say more ([Kynkäänniemi et al. 2019](https://arxiv.org/abs/1904.06991)).
-# **Precision** is the fraction of generated images that lie where real ones are; it falls when images are bad.
-# **Recall** is the fraction of real images that lie where generated ones are; it falls when kinds of images are missing.
+# **Precision** is the fraction of generated images whose features lie where those of real images do; it falls when images are bad.
+# **Recall** is the fraction of real images whose features lie where those of generated images do; it falls when kinds of images are missing.
 #
-# "Where real ones are" needs a definition. Around every real point, draw a ball that reaches to its nearest real neighbour. Watch the balls grow to full size:
+# "Where real images do" needs a definition. Around every real point, draw a ball that reaches to its nearest real neighbour. Watch the balls grow to full size:
 
 # %%
 real_points = torch.tensor([[0.0, 0.0], [0.9, 0.1], [0.2, 0.9], [1.0, 1.0], [3.2, 0.2], [3.9, 0.7], [3.1, 1.0]])
@@ -262,9 +262,9 @@ for name, cloud in rows.items():
 
 # %% [markdown]
 # Begin with the line *real*. Not even real digits reach 1 in either column, because the balls are drawn around a finite sample. They are what to compare with, and a generator that exceeds them is not better than real: a
-# higher precision means that it avoids the unusual, a higher recall that it covers more than real data do.
+# higher precision means that it avoids the unusual, a higher recall usually that its images are scattered, which makes its balls large.
 #
-# The Gaussian, with a Fréchet distance like that of real digits, has almost no precision. *Safe* has the best precision there is and a low recall. Guidance moves along the same line: more precision, less recall. And *copied* can hardly be told from *real* in any column.
+# The Gaussian, with a Fréchet distance like that of real digits, has almost no precision. *Safe* has a precision near 1 and a low recall. Guidance trades one for the other: from $w = 1$ to $w = 4$, precision rises and recall falls. And *copied* can hardly be told from *real* in any column.
 
 # %% [markdown]
 # ### Exercise 1 · Precision
@@ -319,8 +319,8 @@ grid(
 )
 
 # %% [markdown]
-# *Copied* is exposed. *Ours* are near to training digits, but so are new digits by people: there are 55,000 to choose from. So the distance to the training set needs something to compare with.
-# The **memorisation ratio** is the mean distance to the nearest training image, divided by the mean distance to the nearest of some held-out images, which the generator has never seen.
+# The *copied* sheet is exposed. *Ours* are near to training digits, but so are new digits by people: there are 55,000 to choose from. So the distance to the training set needs something to compare with.
+# The **memorisation ratio** is the mean distance to the nearest training image, divided by the mean distance to the nearest of some held-out images.
 #
 # $$\text{ratio} = \frac{\text{mean}_i \, \min_j \lVert x_i - \text{train}_j \rVert}{\text{mean}_i \, \min_j \lVert x_i - \text{heldout}_j \rVert}$$
 #
@@ -372,7 +372,7 @@ show(
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Hardly, in either case, as long as it measures in pixels. With one copy in twenty the mean moves by a few hundredths. Copies that moved by one pixel are no nearer than many innocent digits; in the judge's features, which ignore a pixel, they stand out.
+# Hardly, in either case, as long as it measures in pixels. With one copy in twenty, the mean hardly moves. Copies that were moved by one pixel are no nearer than many innocent digits; in the judge's features, which hardly react to such a shift, they stand out.
 #
 # </details>
 #
@@ -444,7 +444,7 @@ show(
 #
 # </details>
 #
-# The error that remains when the winner of a contest is judged by the score that made it win is called **selection bias**. Every choice made on a set of digits makes your numbers on that set too good: the guidance scale, the
+# **Selection bias** is the error that arises when the winner of a comparison is reported with the very score that made it win. Every choice made on a set of digits makes your numbers on that set too good: the guidance scale, the
 # sampler, the training step, the seed. So three splits are needed: the network learns from `train`, choices are made on `validation`, and the numbers that you report come from `test`, measured once.
 #
 # And write the rule down *before* you look, as in lesson 04, together with what counts as a tie. Its two best scales usually differ by less than one standard error: a tie.
@@ -475,8 +475,8 @@ show(
 )
 
 # %% [markdown]
-# A classifier is **calibrated** if its confidence equals the fraction of its answers that are correct. How far it is from that is measured by the
-# **expected calibration error**, the mean gap between confidence and accuracy, each bin weighted by how many answers it holds ([Guo et al. 2017](https://arxiv.org/abs/1706.04599)).
+# A classifier is **calibrated** if its confidence equals the fraction of its answers that are correct. The
+# **expected calibration error** is the mean gap between a classifier's confidence and its accuracy, over bins of confidence, each weighted by how many answers it holds ([Guo et al. 2017](https://arxiv.org/abs/1706.04599)).
 # By hand, for six answers and two bins:
 
 # %%
