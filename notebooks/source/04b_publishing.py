@@ -563,11 +563,11 @@ print(report)
 # Damage real digits, and see which number notices.
 
 # %%
-show(
-    figures.metric("blur", 0.4),
-    alt="Thirty blurred digits, and six bars for six metrics; a gray band marks real digits, and orange bars lie outside it.",
-    caption="Blurred digits. An orange number has left the gray band of real digits: this metric notices.",
-)
+words = {
+    "alt": "Thirty blurred digits, and six bars for six metrics; a gray band marks real digits, and orange bars lie outside it.",
+    "caption": "Blurred digits. An orange number has left the gray band of real digits: this metric notices.",
+}
+show(figures.metric("blur", 0.4), **words)
 
 # %% [markdown]
 # *Try:* which damage does accuracy miss longest? Which one is noticed by memorisation alone?
