@@ -69,14 +69,16 @@ train_features, _ = judged(judge, train.images[:10_000])
 typical = torch.stack([train_features[train.labels[:10_000] == d].mean(0) for d in range(10)])
 how_odd = (train_features - typical[train.labels[:10_000]]).norm(dim=1)
 shuffled = torch.randperm(len(train), generator=torch.Generator().manual_seed(1))
-one_each = torch.tensor([int((train.labels == d).nonzero()[0]) for d in range(10)])
+sure = judge.classify(train_features.float()).softmax(1).T.clone()  # (10, 10000)
+sure[train.labels[:10_000] != torch.arange(10)[:, None]] = -1
+surest = sure.argmax(1)  # of each digit, the one that the judge is surest of
 
 sheets = {
     "real": digits.images[chosen],
     "ours": generate(wanted, scale=1.5),
     "copied": train.images[hand_out(train.labels, shuffled)],
     "safe": train.images[hand_out(train.labels[:10_000], how_odd.argsort())],
-    "ten": train.images[one_each][wanted],
+    "ten": train.images[surest][wanted],
 }
 NAMES = list(sheets)
 clouds, readings = {}, {}
@@ -140,8 +142,7 @@ figure, axis = plt.subplots(figsize=(5.6, 2.3))
 floor, floor_std = metrics.floor(features, COUNT)
 axis.axvspan(floor - floor_std, floor + floor_std, color=figures.GRAY, alpha=0.25, label="floor ± 1 standard deviation")
 axis.errorbar(list(distances.values()), list(distances), xerr=[1.96 * e for e in errors.values()], fmt="o", capsize=4)
-axis.invert_yaxis()
-axis.set(xlabel="Fréchet distance, with 95 % confidence interval", xlim=(0, None))
+axis.set(xlabel="Fréchet distance, with 95 % confidence interval", xlim=(0, None), ylim=(3.5, -0.9))
 axis.legend(fontsize=8, loc="upper right")
 show(
     figure,
