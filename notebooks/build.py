@@ -37,7 +37,7 @@ import jupytext
 import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
-from PIL import Image
+from PIL import Image, ImageSequence
 from traitlets.config import Config
 
 import minidiff
@@ -246,13 +246,21 @@ def with_old_outputs(notebook: NotebookNode, path: Path) -> NotebookNode | None:
 
 
 def small(png: str) -> str:
-    """A PNG file in base64, in 256 colours, which makes a figure a third of the size; animations stay as they are."""
+    """A PNG file in base64, in 256 colours, which makes a figure a third of the size; of an animation, one set for all frames."""
     picture = Image.open(io.BytesIO(base64.b64decode(png)))
-    if picture.mode in "LP" or getattr(picture, "n_frames", 1) > 1:
+    if picture.mode in "LP":
         return png
+    frames = [frame.convert("RGB") for frame in ImageSequence.Iterator(picture)]
+    times = [frame.info.get("duration", 0) for frame in ImageSequence.Iterator(picture)]
+    every = Image.new("RGB", (picture.width, picture.height * len(frames)))
+    for k, frame in enumerate(frames):
+        every.paste(frame, (0, k * picture.height))
+    palette = every.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    first, *rest = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    still = picture.info.get("default_image", False)  # the first frame is for viewers that do not play it
+    moving = {"save_all": True, "append_images": rest, "duration": times[still:], "default_image": still, "loop": 0}
     buffer = io.BytesIO()
-    few = picture.convert("RGB").quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
-    few.save(buffer, "PNG", optimize=True)
+    first.save(buffer, "PNG", optimize=True, **(moving if rest else {}))
     return base64.b64encode(buffer.getvalue()).decode()
 
 

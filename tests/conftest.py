@@ -9,7 +9,7 @@ from minidiff.course.figures.page import Page
 
 SLOW = {  # left out of `make check`: they train, generate many images, or need a browser; it checks types itself
     "ablations", "benchmarks", "browser", "cli", "clip", "color_digits", "distributed", "edit_figure", "edits",
-    "evaluate", "evaluate_color", "evaluate_emoji", "kills", "survival", "figures_metric", "figures_unet", "figures_words", "grading", "latents",
+    "evaluate", "evaluate_color", "evaluate_emoji", "evaluate_scenes", "kills", "survival", "figures_metric", "figures_unet", "figures_words", "grading", "latents",
     "noisy_classifier", "notebooks", "pipeline_text", "prompt_box", "stable_diffusion", "training", "types", "vae", "viz",
     "webdataset", "widgets",
 }  # fmt: skip

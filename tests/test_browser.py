@@ -3,6 +3,7 @@
 Needs Chromium (apt install chromium) beside the dev extra; skipped without.
 """
 
+import ast
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+import nbformat
 import pytest
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
@@ -31,11 +33,38 @@ SETTINGS = {
 }
 
 
+def names_in(tree: ast.AST) -> tuple[set[str], set[str]]:
+    """The names that some code uses, and those that it defines."""
+    used, defined = set(), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            (used if isinstance(node.ctx, ast.Load) else defined).add(node.id)
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            defined.add(node.name)
+        elif isinstance(node, ast.alias):
+            defined.add(node.asname or node.name.split(".")[0])
+    return used, defined
+
+
+def only_for_widgets(path: Path) -> None:
+    """Leave out of a lesson what its widgets do not need: test_notebooks.py runs all of it, and a browser waits for it."""
+    notebook, needed = nbformat.read(path, as_version=4), set()
+    for cell in reversed(notebook.cells):
+        used, defined = names_in(ast.parse(cell.source)) if cell.cell_type == "code" else (set(), set())
+        if cell.source.startswith("widgets.") or defined & needed:
+            needed = (needed - defined) | used
+        else:
+            notebook.cells.remove(cell)
+    nbformat.write(notebook, path)
+
+
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    """The address of a JupyterLab that shows a copy of the notebooks."""
+    """The address of a JupyterLab that shows a copy of the notebooks; from lesson 02 on, what widgets need of them."""
     home = tmp_path_factory.mktemp("lab")
     shutil.copytree(NOTEBOOKS, home / "notebooks")
+    for path in sorted((home / "notebooks").glob("*.ipynb"))[2:]:
+        only_for_widgets(path)
     for name, text in SETTINGS.items():
         (home / name).parent.mkdir(parents=True, exist_ok=True)
         (home / name).write_text(text)

@@ -15,6 +15,7 @@ from minidiff.evaluation.judges import inception, judged
 from minidiff.evaluation.labelled import evaluate
 from minidiff.evaluation.report import fraction
 from minidiff.files import asset
+from minidiff.formats.clip import SHIPPED
 from minidiff.formats.model_config import ModelConfig
 from minidiff.formats.model_folder import load_classifier, models
 from minidiff.networks import CLASSIFIERS, CLIPTextConfig, UNetConfig
@@ -140,9 +141,14 @@ def test_too_few_or_too_many(n):
 # Which evaluation? -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [*models(), "clip", "clip_emoji"])
+@pytest.mark.parametrize("name", [*models(), *SHIPPED])
 def test_every_shipped_model_has_an_evaluation(name):
-    assert fitting(load(name, "cpu")) is evaluations()[name]
+    assert fitting(load(name, "cpu"), name if name in SHIPPED else None) is evaluations()[name]
+
+
+def test_a_shipped_clip_is_measured_on_its_own_captions(capsys):
+    main(["evaluate", "clip_scenes", "-n", "3", "--split", "validation", "--json"])
+    assert json.loads(capsys.readouterr().out)["rows"][0]["first"] == "its own, trained kinds"
 
 
 def model_of(name, picture, labels="mnist", text=None):
@@ -184,7 +190,7 @@ def test_a_data_set_registered_at_run_time_has_an_evaluation(monkeypatch):
         (
             model_of("pets", (3, 64, 64), text=CLIPTextConfig()),
             None,
-            "'pets'; there is emoji: choose one with --evaluation",
+            "'pets'; there is emoji, scenes: choose one with --evaluation",
         ),
         (model_of("photos", (3, 32, 32), "cifar10"), "mnist", "'mnist'; there is .*cifar10"),
         (model_of("photos", (3, 32, 32), "cifar10"), "clip", "'clip'; there is"),

@@ -1,17 +1,22 @@
 """The notebooks are current, tidy, and run; the students' keep no solutions, and no check passes untouched."""
 
 import ast
+import base64
 import importlib.util
+import io
 import re
 from pathlib import Path
 
 import jupytext
 import nbformat
+import numpy as np
 import psutil
 import pytest
+from PIL import Image
 
 import minidiff
 from minidiff.course.checks import CHECKS, NotYet
+from minidiff.image_files import encode
 
 FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
 SOURCES = sorted((FOLDER / "source").glob("*.py"))
@@ -142,6 +147,23 @@ def test_outputs_are_kept_if_only_the_text_has_changed(tmp_path):
     assert build.with_old_outputs(with_text, path).cells[1].outputs[0].text == "2"
     assert build.with_old_outputs(of_cells("1 + 2"), path) is None
     assert build.with_old_outputs(of_cells("1 + 1"), tmp_path / "none.ipynb") is None
+
+
+def test_figures_get_few_colours_and_animations_keep_their_frames():
+    noise = np.random.default_rng(0).integers(0, 60, (4, 40, 50, 3), dtype=np.uint8)
+    frames = [Image.fromarray(pixels + np.uint8(40 * k)) for k, pixels in enumerate(noise)]
+    for pictures in (frames[0], frames):
+        large = base64.b64encode(encode(pictures)).decode()
+        made = Image.open(io.BytesIO(base64.b64decode(build.small(large))))
+        whole = Image.open(io.BytesIO(base64.b64decode(large)))
+        assert made.mode == "P" and len(build.small(large)) < len(large) / 2
+        count = getattr(whole, "n_frames", 1)
+        assert (count, whole.info) == (getattr(made, "n_frames", 1), made.info) and count in (1, 5)
+        for k in range(count):
+            made.seek(k), whole.seek(k)
+            assert made.info.get("duration") == whole.info.get("duration")
+            apart = np.asarray(made.convert("RGB")).astype(int) - np.asarray(whole.convert("RGB"))
+            assert abs(apart).mean() < 12
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=stem)

@@ -112,13 +112,14 @@ def test_things_are_where_the_relation_says_and_do_not_touch(relation):
     axis = 1 if relation in ("left of", "right of") else 0
     gap = (second - first)[:, axis] * (1 if relation in ("left of", "above") else -1)
     assert (gap >= SIZES["small"]).all()
-    assert (abs((second - first)[:, 1 - axis]) <= 3).all()
-    assert len({tuple(map(tuple, one)) for one in corners.tolist()}) > n // 2
+    assert ((second - first)[:, 1 - axis] == 0).all()
+    assert (corners % module.GRID == 0).all()
+    assert len({tuple(map(tuple, one)) for one in corners.tolist()}) > n // 3
 
 
 def test_a_thing_alone_is_inside_and_its_size_is_seen():
     scene = [Scene("heart", size=size, backdrop="white", style="noto") for size in SIZES for _ in range(20)]
-    drawn = draw(scene, np.random.default_rng(0))
+    drawn, _ = draw(scene, np.random.default_rng(0))
     seen = (drawn < 0.9).any(1)  # (N, H, W)
     assert not seen[:, 0].any() and not seen[:, -1].any() and not seen[:, :, 0].any() and not seen[:, :, -1].any()
     area = seen.flatten(1).sum(1).float()
@@ -281,7 +282,7 @@ def test_a_tenth_of_all_combinations_is_held_out_for_ever():
 @pytest.mark.parametrize("split", SPLITS)
 def test_the_scenes_of_a_split_are_in_it(split):
     batch = scenes(60, split)
-    assert {scene_split(scene) for scene in batch.shown} == {split}
+    assert split == "all" or {scene_split(scene) for scene in batch.shown} == {split}
     for said, shown in zip(batch.said, batch.shown, strict=True):
         assert said.thing == shown.thing and said.other == shown.other
         assert said.backdrop in (None, shown.backdrop) and said.style in (None, shown.style)

@@ -45,9 +45,10 @@ class Evaluate:
         from tqdm import tqdm
 
         from minidiff.evaluation import fitting, load
+        from minidiff.formats.clip import SHIPPED
 
         model = load(self.model, self.device)
-        measure = fitting(model, self.evaluation).measure
+        measure = fitting(model, self.evaluation or (self.model if self.model in SHIPPED else None)).measure
         takes = inspect.signature(measure).parameters
         options = {name: value for name in OPTIONS if (value := getattr(self, name)) is not None}
         for name in options:

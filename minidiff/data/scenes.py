@@ -31,7 +31,8 @@ RELATIONS = {  # and how else it is said; the last two leave open who is where
     "next to": "beside", "and": "with",
 }  # fmt: skip
 SIZES = {"large": 46, "small": 28}  # pixels of a thing's longer side; each of two is small
-CELL, MARGIN = 64, 2  # pixels of a thing on its sheet; between a thing and the edge of the picture, at least
+CELL = 64  # pixels of a thing on its sheet
+GRID = 4  # things stand on a grid of so many pixels, a position of the VAE's latents: a thing is the same there wherever it is
 
 # Levels of a combination. A split has the scenes whose highest level in pairs, backdrops and styles it names.
 TRAINED, CHOOSING, UNSEEN = 0, 1, 2
@@ -329,16 +330,19 @@ def draw(
 
 def _corners(small: np.ndarray, relations: Sequence[str | None], rng: np.random.Generator) -> np.ndarray:
     """The top left of the thing and the other one, (N, 2, 2), as row and column: inside the picture, never overlapping."""
-    u = rng.random((len(small), 4))
-    wide = np.where(small, SIZES["small"], SIZES["large"])
-    free = SIDE - 2 * MARGIN - wide  # how far a thing can move
-    single = MARGIN + np.rint((0.15 + 0.7 * u[:, :2]) * free[:, None])  # rather in the middle
-    # Two things share what is left along the line of their relation, and are nearly level across it.
-    left = SIDE - 2 * MARGIN - 2 * SIZES["small"]
-    begin = MARGIN + np.rint(u[:, 0] * left * 0.5)
-    end = begin + SIZES["small"] + np.rint(u[:, 1] * (left + MARGIN - begin))
-    across = MARGIN + np.rint((0.2 + 0.6 * u[:, 2]) * free)
-    pair = np.stack([across, begin, across + np.rint((u[:, 3] - 0.5) * 6), end], axis=1).reshape(-1, 2, 2)  # left of
+    u = rng.random((len(small), 3))
+
+    def between(low: np.ndarray | int, high: np.ndarray | int, u: np.ndarray) -> np.ndarray:
+        """Of the multiples of GRID from low to high, the one that u in [0, 1) picks."""
+        return low + GRID * np.floor(u * ((high - low) // GRID + 1))
+
+    free = SIDE - np.where(small, SIZES["small"], SIZES["large"])  # how far a thing can move
+    single = between(GRID, (free - GRID)[:, None], u[:, :2])
+    # Two things share what is left along the line of their relation, and are level across it.
+    last = SIDE - SIZES["small"]
+    begin, end = between(0, GRID, u[:, 0]), between(last - GRID, last, u[:, 1])
+    across = between(2 * GRID, last - 2 * GRID, u[:, 2])
+    pair = np.stack([across, begin, across, end], axis=1).reshape(-1, 2, 2)  # left of
     upright, second = (np.isin(relations, names) for names in (("above", "below"), ("right of", "below")))
     pair[upright] = pair[upright][:, :, ::-1]
     pair[second] = pair[second][:, ::-1]

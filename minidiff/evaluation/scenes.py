@@ -200,5 +200,9 @@ def matching(
     return Ranking(model=model, split=split, seed=seed, machine=where, among=among, rows=rows)
 
 
-EVALUATIONS["scenes"] = Evaluation("things, relation, backdrop and style as asked, seen and never seen", evaluate_scenes, "scenes")
-EVALUATIONS["clip_scenes"] = Evaluation("matching: how often a scene's own caption comes first", matching, "scenes", CLIP)
+EVALUATIONS["scenes"] = Evaluation(
+    "things, relation, backdrop and style as asked, seen and never seen", evaluate_scenes, "scenes"
+)
+EVALUATIONS["clip_scenes"] = Evaluation(
+    "matching: how often a scene's own caption comes first", matching, "scenes", CLIP
+)

@@ -17,7 +17,7 @@ from minidiff.networks import CLIP, CLIPConfig, CLIPText, CLIPTextConfig, CLIPVi
 from minidiff.registry import of_the_user
 from minidiff.tokenizer import Tokenizer
 
-SHIPPED = ("clip", "clip_emoji")
+SHIPPED = ("clip", "clip_emoji", "clip_scenes")
 FILES = (["config.json"], *TOKENIZER_FILES, file_names("model"))  # what a CLIP on the hub is, see `fetch`
 
 

@@ -91,4 +91,9 @@ def _convolutions(before: int, *layers: tuple[int, int]) -> nn.Sequential:
     return convolutions
 
 
-CLASSIFIERS = {"judge": Judge, "style_judge": StyleJudge, "scene_judge": SceneJudge, "noisy_classifier": NoisyClassifier}
+CLASSIFIERS = {
+    "judge": Judge,
+    "style_judge": StyleJudge,
+    "scene_judge": SceneJudge,
+    "noisy_classifier": NoisyClassifier,
+}

@@ -56,8 +56,13 @@ def _logit_normal(n: int, generator: Generator) -> Tensor:
 
 
 def _noisier(n: int, generator: Generator) -> Tensor:
-    """The same with its median at t = 0.62: flat colour survives noise in which thin gray strokes are long gone."""
-    return (torch.randn(n, generator=generator, dtype=torch.float64) + 0.5).sigmoid()
+    """The same with its median at t = 0.62: flat colour survives noise in which thin gray strokes are long gone.
+
+    A quarter is uniform. Else one time in 3,500 would lie below 0.05, where the last steps of sampling are: flat areas
+    would keep a grain that the network has not learned to take away.
+    """
+    often = (torch.randn(n, generator=generator, dtype=torch.float64) + 0.5).sigmoid()
+    return torch.where(torch.rand(n, generator=generator) < 0.25, _uniform(n, generator), often)
 
 
 TIMES = {"uniform": _uniform, "logit_normal": _logit_normal, "noisier": _noisier}

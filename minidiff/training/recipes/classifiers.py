@@ -92,7 +92,9 @@ def placed_things(batch: int, seed: int) -> Iterator[Labelled]:
         for row, (scene, centres) in enumerate(zip(scenes.shown, scenes.centres.tolist(), strict=True)):
             for name, (y, x) in zip((scene.thing, scene.other), centres, strict=True):
                 if name and scene.style:
-                    labels[row, int(y / 8), int(x / 8)] = 1 + known[name] * len(SCENE_STYLES) + SCENE_STYLES.index(scene.style)
+                    labels[row, int(y / 8), int(x / 8)] = (
+                        1 + known[name] * len(SCENE_STYLES) + SCENE_STYLES.index(scene.style)
+                    )
         yield scenes.images, labels
 
 
