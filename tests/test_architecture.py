@@ -69,7 +69,7 @@ def test_the_test_sees_lazy_imports(tmp_path):
 def test_the_package_can_be_surveyed():
     assert len([path for path in PACKAGE.iterdir() if path.name not in {"__pycache__", "_assets"}]) <= 18
     lines = {path: len(path.read_text().splitlines()) for path in FILES if "checks" not in path.parts}
-    assert sum(lines.values()) <= 10900, sum(lines.values())
+    assert sum(lines.values()) <= 11150, sum(lines.values())
 
 
 SAMPLE = "['minidiff', 'sample', '3', '--steps', '1', '--device', 'cpu', '--out', 'x.png']"

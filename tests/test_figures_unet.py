@@ -6,6 +6,7 @@ from drawn import assert_drawn, count, noise
 
 from minidiff import TextToImage, image_files
 from minidiff.course import figures
+from minidiff.diffusion import denoiser
 from minidiff.formats.model_config import ModelConfig
 from minidiff.networks import UNet, UNetConfig, block_names, blocks
 
@@ -119,3 +120,32 @@ def test_bad_input_is_named(pipe, digit):
         figures.unet(pipe, digit, "attic", 0.5)
     with pytest.raises(ValueError, match="t must lie between 0 and 1, got 1.5"):
         figures.unet(pipe, digit, "conv_in", 1.5)
+
+
+def test_the_diagrams_of_parts_and_loops(pipe, digit, unclipped):
+    drawn = [figures.res_block_diagram(), figures.attention_diagram(), figures.training_loop(pipe, digit, 0.35)]
+    drawn += [figures.sampling_loop(pipe, "7", steps=4, shown=2)]
+    assert {image.width for image in drawn} == {760} and unclipped == []
+
+
+def test_the_loops_show_what_is_computed(pipe, digit):
+    image = figures.training_loop(pipe, digit, 0.4, seed=6)
+    assert_drawn(image, 16, 34, 84, (digit[0] + 1) / 2)
+    eps = pipe.fold.decode(noise((1, 4, 14, 14), 6))[0]
+    assert_drawn(image, 16, 160, 84, (eps[0] + 1) / 2)
+    assert_drawn(image, 164, 34, 84, ((0.6 * digit + 0.4 * eps)[0] + 1) / 2)
+    image = figures.sampling_loop(pipe, "7", steps=4, shown=2, seed=6)
+    taken = list(pipe.stream(["7"], steps=4, scale=1.0, seed=6))
+    for left, values in ((16, noise((1, 4, 14, 14), 6)), (136, taken[1].x), (406, taken[2].x0_hat), (660, taken[3].x)):
+        assert_drawn(image, left, 34, 84, pipe.decode(values)[0, 0])
+
+
+def test_activations_appear_block_by_block(pipe, digit, unclipped):
+    frames = [figures.activations(pipe, digit, 0.4, done, seed=6) for done in range(8)]
+    assert len({image_files.encode(frame) for frame in frames}) == 8 and unclipped == []
+    assert [count(frame, figures.PURPLE) > 100 for frame in frames] == [False] * 4 + [True] * 4  # the middle
+    eps = pipe.fold.decode(noise((1, 4, 14, 14), 6))[0]
+    assert_drawn(frames[0], 10, 30, 112, ((0.6 * digit + 0.4 * eps)[0] + 1) / 2)
+    x = pipe.schedule.add_noise(pipe.fold.encode(digit[None]), noise((1, 4, 14, 14), 6), 0.4)
+    denoise = denoiser(pipe.net.unet, pipe.schedule, pipe.prediction, pipe.encode_negative(None, 1))
+    assert_drawn(frames[7], 638, 30, 112, pipe.decode(denoise(x, 0.4))[0, 0])

@@ -81,7 +81,7 @@ def test_schedules_has_a_colour_for_each_and_a_mark_at_t():
         assert count(every, colour) > 50
     one = figures.schedules(["flow"], 0.5)
     assert count(one, figures.look("flow", SCHEDULES)["color"]) > 50 and count(one, figures.BLUE) == 0
-    middle = (48 + 150 - 3, 32, 48 + 150 + 3, 244)  # of the left axes, where t is 0.5
+    middle = (48 + 95 - 3, 56, 48 + 95 + 3, 244)  # of the left axes, where t is 0.5
     assert count(one, figures.GRAY, middle) > 100 > count(figures.schedules(["flow"], 0.2), figures.GRAY, middle)
     assert figures.schedules([], 0.5).size == one.size  # nothing chosen yet
 

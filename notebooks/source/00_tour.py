@@ -1,45 +1,57 @@
 # %% [markdown]
 # # 00 · What will I have built at the end?
 #
-# **A machine that turns noise into pictures, steered by words.** In this tour you use one that is
-# finished: a model of handwritten digits, a million numbers trained from nothing on a laptop. The lessons
-# after it take the machine apart, and you build each piece yourself, up to the point where the same code
-# loads Stable Diffusion.
+# By the end of this course you will have built a program that turns random noise into images and does what a prompt says. In this tour you use a finished one: a
+# model of handwritten digits with a million parameters, trained from scratch on two CPU cores. The lessons after it take the program apart, and you build
+# each part yourself, until the same code opens a Stable Diffusion checkpoint.
 #
 # | | |
 # |---|---|
-# | You will see | a digit come out of noise, step by step, and what the guidance scale does to it |
-# | It costs | about a minute on 2 CPU cores; a GPU is not needed |
-# | You need | a working `make demo`, and no mathematics yet |
+# | After this lesson you can | generate images from prompts and watch them emerge from noise; predict what the guidance scale does to them; recognise the whole of sampling in a dozen lines of code |
+# | Study time | {{study time}} |
+# | Compute time | about a minute on 2 CPU cores (a GPU is not needed) |
+# | You need | minidiff installed (`make demo` has worked) and a little Python; the few symbols are explained where they appear |
+#
+# New terms are in bold where they are explained; all of them are in the [glossary](GLOSSARY.md).
 
 # %%
-from minidiff import TextToImage, image_files
-from minidiff.course.lessons import budget, show
+from itertools import pairwise
 
+import torch
+import torch.nn.functional as F
+
+from minidiff import TextToImage, image_files
+from minidiff.course.lessons import budget, grid, show, style
+from minidiff.evaluation.judges import judged
+from minidiff.formats.model_folder import load_classifier
+
+style()
 pipe = TextToImage.load("mnist")
 size = sum(parameter.numel() for parameter in pipe.net.parameters())
 print(f"{size:,} parameters, on {pipe.device.type}")
 
 # %% [markdown]
-# ## From a prompt to a picture
-#
-# Ten prompts in, ten pictures out. None of them is looked up anywhere: each began as a square of random
-# numbers, and `seed` decides which ones. Change it and run the cell again.
+# ## From a prompt to an image
 
 # %%
-import torch
-
 DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 prompts = [f"a handwritten {digit}" for digit in DIGITS]
 
-pictures = pipe.decode(pipe.latents(prompts, steps=20, seed=0))  # (10, 1, 28, 28), from 0 to 1
-show(image_files.sheet(pictures, columns=10, zoom=3))
+images = pipe.decode(pipe.latents(prompts, steps=20, seed=0))  # (10, 1, 28, 28), from 0 to 1
+grid(
+    [images],
+    titles=DIGITS,
+    alt="Ten generated handwritten digits, zero to nine.",
+    caption="Ten prompts, ten images. None of them was copied from anywhere: each began as noise.",
+)
 
 # %% [markdown]
-# **What the words do here.** This model understands no language. It was told one of ten labels during training,
-# and a prompt is looked up: "a handwritten seven", "the digit 7" and "7" all come to the label 7. How a network
-# learns what words *mean* is the subject of lessons 08 and 09. Everything else you see on this page works
-# the same way in Stable Diffusion.
+# A **diffusion model** generates an image by starting from random noise and removing the noise step by step. The **seed** is the number that decides which random
+# noise an image starts from, so that the same prompt with the same seed gives the same image again. Change it and run the cell once more.
+#
+# This model knows no language. In training it was given one of ten labels with each image, and a prompt is merely looked up: "a handwritten seven", "the digit
+# 7" and "7" all become the label 7. How a network learns what words mean is the subject of lessons 08 and 09. Everything else on this page works in the same way in Stable
+# Diffusion.
 
 # %%
 try:
@@ -49,164 +61,219 @@ except ValueError as error:
 
 # %% [markdown]
 # ## Watch it happen
-#
-# Drawing is a walk from time $t = 1$, where there is only noise, to $t = 0$. At every stop the network looks at the
-# noisy picture $x_t$ and says which clean picture it believes to be behind it: $\hat{x}_0$. Then the walk moves a
-# little way in that direction, and asks again.
-#
-# Below, the upper row is the noisy picture and the lower row is what the network believes. See
-# how it is vague at first, an average of many sevens, and makes up its mind on the way. That is why one
-# step is not enough.
 
 # %%
-import matplotlib.pyplot as plt
-
-
-def strip(steps, every, title):
-    """The noisy picture and the belief at some of the steps, side by side."""
-    chosen = [steps[0], *steps[every - 1 :: every]]
-    figure, axes = plt.subplots(2, len(chosen), figsize=(1.1 * len(chosen), 2.7), layout="constrained")
-    for column, step in zip(axes.T, chosen, strict=True):
-        for axis, latents in zip(column, (step.x, step.x0_hat), strict=True):
-            axis.imshow(pipe.decode(latents)[0, 0].cpu(), cmap="gray", vmin=0, vmax=1)
-            axis.set(xticks=[], yticks=[])
-        column[0].set_title(f"t = {float(step.t):.2f}", fontsize=9)
-    axes[0, 0].set_ylabel("noisy\n$x_t$")
-    axes[1, 0].set_ylabel("belief\n$\\hat{x}_0$")
-    figure.suptitle(title)
-    plt.show()
-
-
-steps = list(pipe.stream(["a handwritten seven"], steps=20, seed=3))
-strip(steps, every=4, title="a handwritten seven, in 20 steps")
+start = torch.randn(10, *pipe.latent_shape(), generator=torch.Generator().manual_seed(0))  # noise for ten images
+frames = [start, *(step.x for step in pipe.stream(prompts, steps=20, latents=start))]
+show(
+    [image_files.sheet(pipe.decode(x), columns=5, zoom=3) for x in frames],
+    alt="Animation: ten squares of noise turn into the digits zero to nine.",
+    caption="Twenty steps from noise to digits. When can you first tell which digit it will be?",
+)
 
 # %% [markdown]
-# The same as an animation, for all ten digits. Each frame is one step of the walk.
+# Time $t$ runs backwards here, from 1, where there is only noise, to 0. At each step the network is given the noisy image $x_t$ and the time. The **denoised
+# estimate** $\hat{x}_0$ is the network's best guess at the clean image behind a noisy one. Then the noisy image is moved a little way towards this estimate, and the next step begins.
+# Going from noise to an image step by step is called **sampling**.
+#
+# Before you run it: at $t = 1$ the network's input is nothing but noise, and its prompt is "seven". What will its first estimate look like?
 
 # %%
-frames = [pipe.decode(step.x) for step in pipe.stream(prompts, steps=12, seed=0)]
-show([image_files.sheet(frame, columns=5, zoom=2) for frame in frames])
+STEPS = 20
+noise = torch.randn(1, *pipe.latent_shape(), generator=torch.Generator().manual_seed(3))
+steps = list(pipe.stream(["a handwritten seven"], steps=STEPS, scale=1.0, latents=noise))
+noisy = [noise, *(step.x for step in steps)]  # before the first step, and after each
+chosen = [0, 4, 8, 12, 16, STEPS - 1]
+grid(
+    [[pipe.decode(noisy[k])[0] for k in chosen], [pipe.decode(steps[k].x0_hat)[0] for k in chosen]],
+    ["noisy image $x_t$", "estimate $\\hat{x}_0$"],
+    [f"t = {1 - k / STEPS:.2f}" for k in chosen],
+    alt="Above, a noisy image at six times from pure noise to a nearly clean seven; below, the network's estimate "
+    "for each, at first blurred, then sharp.",
+    caption="Below each noisy image is the estimate that the network makes from it. The last estimate is the "
+    "finished image.",
+)
 
 # %% [markdown]
-# ## Turn the guidance scale
+# <details><summary>Answer</summary>
+# A blurred seven. Pure noise says nothing about which seven it is going to be, so the best guess is a kind of average of all sevens. As the noise goes down, the image itself
+# says more and more, and the estimate becomes sharp. That is why one step is not enough: lesson 02 is about this blur.
+# </details>
 #
-# At each step the network is asked twice: *what do you see, told that it is a seven?* and *what do you see, told
-# nothing?* The difference between the two answers is the direction "more like a seven", and the **guidance scale** $w$
-# says how far to go in it:
+# ### Exercise 1 · As few as possible
 #
-# $$\text{answer} = \text{told nothing} + w \cdot (\text{told seven} - \text{told nothing})$$
+# There is no code to write in this lesson: change a number, look, and explain what you see. From lesson 01 on you write code, and checks read it.
 #
-# With $w = 0$ the prompt is ignored, with $w = 1$ it is followed, above that it is amplified. This is
-# *classifier-free guidance*, and lesson 09 builds it. Each column below starts from the same noise in every row.
+# *easy, 3 minutes.* Generate forty sevens with `images = pipe.decode(pipe.latents(["7"] * 40, steps=1))` and look at them with `grid(images.split(10))`. How few steps give
+# readable sevens? How few give forty *different* ones?
+#
+# <details><summary>Answer</summary>
+# One step is enough to be readable: the classifier that you meet below reads all forty as sevens. But they look nearly alike, since each is close to the average seven. By twenty steps
+# the standard deviation between them has almost tripled. More steps buy diversity and sharpness; lesson 03 measures how many are enough.
+# </details>
+#
+# ## Turn up the guidance scale
+#
+# One number says how strongly a prompt is followed: the guidance scale $w$.
+#
+# Before you run it: each column starts from the same noise in every row. What will the row $w = 0$ show? And what will change from $w = 1$ to $w = 8$?
 
 # %%
 scales = [0, 1, 2, 4, 8]
-start = torch.randn(10, *steps[0].x.shape[1:], generator=torch.Generator().manual_seed(1))
-rows = [pipe.decode(pipe.latents(prompts, steps=20, scale=scale, latents=start)) for scale in scales]
-
-figure, axes = plt.subplots(len(scales), 1, figsize=(6.6, 3.9), layout="constrained")
-for axis, scale, row in zip(axes, scales, rows, strict=True):
-    axis.imshow(image_files.sheet(row, columns=10, zoom=3), cmap="gray", vmin=0, vmax=255)
-    axis.set(xticks=[], yticks=[])
-    axis.set_ylabel(f"w = {scale}", rotation=0, ha="right", va="center")
-figure.suptitle("the same noise, asked for 0 to 9")
-plt.show()
-
-# %% [markdown]
-# In the first row the model draws whatever the noise suggests. From $w = 1$ on, the digits are the ones asked
-# for. Large scales make them bolder and more alike: guidance buys certainty with variety.
-#
-# That can be measured. A second network, the *judge*, was trained to read real digits; here it reads ours. (With so few
-# pictures these are rough numbers. `minidiff evaluate mnist` takes a thousand, and lesson 04 asks how far to trust
-# them.)
-
-# %%
-from minidiff.evaluation.judges import judged
-from minidiff.formats.model_folder import load_classifier
-
-judge = load_classifier("judge", pipe.device)
-wanted = torch.arange(10).repeat(budget(full=20, smoke=2))
-for scale in (0, 1, 2, 4):
-    drawn = pipe.decode(pipe.latents([str(d) for d in wanted.tolist()], steps=20, scale=scale, seed=100))
-    _, answers = judged(judge, drawn * 2 - 1)
-    drawn = drawn.cpu()
-    share = (answers == wanted).double().mean()
-    variety = torch.stack([drawn[wanted == d].std(0).mean() for d in range(10)]).mean()
-    print(f"w = {scale}:  {share:4.0%} read as the digit asked for,  spread within a digit {variety:.3f}")
+start = torch.randn(10, *pipe.latent_shape(), generator=torch.Generator().manual_seed(1))
+grid(
+    [pipe.decode(pipe.latents(prompts, steps=20, scale=scale, latents=start)) for scale in scales],
+    [f"w = {scale}" for scale in scales],
+    DIGITS,
+    alt="Ten columns with the prompts zero to nine, five rows with guidance scales 0 to 8. In the top row the "
+    "digits do not match the prompts; from scale 1 on they do, and get bolder.",
+    caption="Each column has one prompt and one noise. Follow a column from top to bottom.",
+)
 
 # %% [markdown]
-# ## What it is made of
-#
-# The whole machine is four small ideas, and each one is a file you can read in one sitting:
-#
-# | idea | in words | equation | in code |
-# |---|---|---|---|
-# | noise schedule | how much picture and how much noise there is at time $t$ | $x_t = \alpha_t x_0 + \sigma_t \varepsilon$ | {{schedules.add_noise: return alpha * x0 + sigma * eps}} |
-# | denoiser | what the network says, read as a clean picture | $\hat{x}_0 = (b\, x_t - \sigma_t\, \text{out}) / (b\, \alpha_t - a\, \sigma_t)$ | {{predictions.to_x0: return (b * x - sigma * out) / determinant}} |
-# | guidance | ask with and without the prompt, amplify the difference | $\text{out}_\text{nothing} + w\,(\text{out}_\text{seven} - \text{out}_\text{nothing})$ | {{guidance.cfg: * (out_text - out_null)}} |
-# | sampler | a walk from $t = 1$ to $t = 0$ that asks at every stop | $x \leftarrow x + d\alpha\, \hat{x}_0 + d\sigma\, \hat\varepsilon$ | {{samplers.euler}} |
-#
-# Without the helpers, the picture of a seven is these lines. You will have written the loop yourself by the end of
-# lesson 03, and the guidance by the end of lesson 09:
-
-# %%
-from minidiff.diffusion import FLOW, cfg, flow, heun, uniform
-
-schedule = flow()
-seven, nothing = pipe.encode(["7"]), pipe.encode_negative(None, 1)
-denoise = cfg(pipe.net.unet, schedule, FLOW, seven, nothing, scale=2.0)
-
-x = torch.randn(1, 4, 14, 14, generator=torch.Generator().manual_seed(3)).to(pipe.device)
-for step in heun(denoise, x, uniform(20, schedule), schedule):
-    x = step.x
-
-show(image_files.sheet(pipe.decode(x), columns=1))
-
-# %% [markdown]
-# ## Where the course goes
-#
-# | | lesson | question |
-# |---|---|---|
-# | 01 | corruption | how does noise eat a picture, and what is left at time t? |
-# | 02 | denoising | can a network see through noise, and why does one step not do? |
-# | 03 | sampling | how do I walk back, and how few steps will do? |
-# | 04 | judging | how do I know that a generated picture is good? |
-# | 05 | unet | what is in the network, and what breaks when I take it out? |
-# | 06 | colour | what changes on CIFAR-10, and how long does it really take? |
-# | 07 | classifier guidance | how does a classifier steer noise toward a class? |
-# | 08 | clip | how do words and pictures come to live in one space? |
-# | 09 | text to image | how does a prompt draw a picture nobody has seen? |
-# | 10 | latents | why diffuse in a compressed space? |
-# | 11 | stable diffusion | does my code really run Stable Diffusion? |
-# | 12 | scaling up | what would it take on one GPU, on eight, on the internet? |
-#
-# ## Exercises
-#
-# No code to write yet: change a number in the cells above, look, and say why. From lesson 01 on you write code, and checks read it.
-#
-# ### Exercise 1 · As few as possible
-# *easy, 3 minutes.* How few steps still give a readable seven? Change `steps` in the walk above.
-#
 # <details><summary>Answer</summary>
-# Two or three, most of the time: these digits are small and simple. One step gives an average of sevens. Lesson 02 says why, and lesson 03
-# measures it.
+# At w = 0 the model draws whichever digit the noise suggests. From w = 1 on, the digits are those of the prompts. At large scales strokes become bolder and shapes more uniform.
 # </details>
 #
+# What does the number do? At each step the network makes two predictions: a conditional one, with the prompt, and an unconditional one, without it. Their difference points towards "more like
+# a seven". The **guidance scale** $w$ says how far to go in the direction from the unconditional to the conditional prediction.
+#
+# $$\text{prediction} = \text{unconditional} + w \cdot (\text{conditional} - \text{unconditional})$$
+#
+# So the prompt is ignored at $w = 0$, followed at $w = 1$, and amplified beyond. To amplify
+# the difference between the predictions with and without the prompt is called **classifier-free guidance** ([Ho & Salimans 2022](https://arxiv.org/abs/2207.12598)). You build it in lesson 09.
+#
+# Guidance trades diversity for accuracy, and both can be measured. An **evaluation classifier** is a second network, trained to recognise real images, that reads the
+# generated ones and says how many of them show what the prompt asked for. For diversity, take the standard deviation between images of the same digit.
+
+# %%
+classifier = load_classifier("judge", pipe.device)
+wanted = torch.arange(10).repeat(budget(full=10, smoke=2))
+for scale in (0, 1, 2, 4):
+    images = pipe.decode(pipe.latents([str(d) for d in wanted.tolist()], steps=20, scale=scale, seed=100))
+    _, answers = judged(classifier, images * 2 - 1)
+    correct = (answers == wanted).double().mean()
+    diversity = torch.stack([images.cpu()[wanted == d].std(0).mean() for d in range(10)]).mean()
+    print(f"w = {scale}:  {correct:4.0%} read as the digit of the prompt,  diversity within a digit {diversity:.3f}")
+
+# %% [markdown]
+# With so few images these are rough numbers. `minidiff evaluate mnist` takes a thousand, and lesson 04 is about how far to trust them.
+#
 # ### Exercise 2 · Away from the prompt
-# *medium, 5 minutes.* What does `scale=-1` draw for the prompt "7", and why?
+#
+# *medium, 5 minutes.* What do you get with `scale=-1` for the prompt "7", and why?
 #
 # <details><summary>Answer</summary>
-# The difference is now subtracted, so that the walk moves away from what a seven has and other digits lack. It ends at something that is
-# anything but a seven.
+# Everything but sevens. Now the difference is subtracted, so each step moves away from what sevens have and other digits lack. The images are still good digits, since the
+# unconditional prediction keeps them so.
 # </details>
 #
 # ### Exercise 3 · A negative prompt
-# *hard, 5 minutes.* What does `pipe(["7"], negative="1")` do to a seven? Look at the equation: what takes the place of *told nothing*?
+#
+# *hard, 5 minutes.* What does `negative="1"` do to the sevens of `pipe.latents(["7"] * 10, scale=2.0, negative="1")`? In the equation above, the prediction for the negative prompt takes the
+# place of one term. Which one?
 #
 # <details><summary>Answer</summary>
-# The answer for a one. The difference between a seven and a one is amplified, and what the two have in common is not.
+# That of the unconditional prediction. Now the difference between a seven and a <i>one</i> is amplified. What the two have in common, the long stroke, is left alone; what only the seven has, the bar at the
+# top, is emphasised. They are still sevens, so the effect is small: compare the bars of the same seeds with and without the negative prompt.
 # </details>
 #
-# ## Where to go next
+# ## The whole of it in a dozen lines
 #
-# [Lesson 01](01_corruption.ipynb) starts at the beginning, with one pixel and a little noise. The README says which of the later lessons are written.
+# Is something more complicated hidden in `pipe`? No. Here is sampling with nothing but the network and arithmetic. Two details first. This network predicts a
+# velocity: noise minus image, the direction of the straight line from one to the other. A step follows that line a little way back. And the network works on images folded to 4×14×14, in which each
+# square of 2×2 pixels has become four channels of a single position. These are the same 784 numbers, but a quarter of the positions means a quarter of the work.
+
+# %%
+seven, nothing = pipe.encode(["a handwritten seven"]), pipe.encode_negative(None, 1)
+w = 2.0
+x = noise.to(pipe.device)  # (1, 4, 14, 14)
+with torch.no_grad():
+    for t, later in pairwise(torch.linspace(1, 0, 21).to(pipe.device)):
+        conditional = pipe.net.unet(x, 1000 * t[None], seven)
+        unconditional = pipe.net.unet(x, 1000 * t[None], nothing)
+        velocity = unconditional + w * (conditional - unconditional)
+        x = x + (later - t) * velocity
+image = (F.pixel_shuffle(x, 2) / 2 + 0.5).clamp(0, 1)  # unfolded, and from [-1, 1] to [0, 1]
+
+library = pipe.decode(pipe.latents(["a handwritten seven"], steps=20, scale=w, sampler="euler", latents=noise))
+print(f"largest difference from minidiff's own: {(image - library).abs().max():.0e}")
+show(
+    image_files.sheet(image, columns=1, zoom=6),
+    alt="A generated handwritten seven.",
+    caption="Sampled without the library: you have just read the whole algorithm.",
+)
+
+# %% [markdown]
+# You will have written the loop yourself by the end of lesson 03, and guidance by the end of lesson 09. The method as a diagram:
+#
+# ![Noise is added along the top and removed along the bottom; in between, the network predicts with and without text](../assets/images/method.png)
+#
+# Each part is a file that you can read in one sitting:
+#
+# | part | what it does | lesson | in code |
+# |---|---|---|---|
+# | noise schedule | says how much image and how much noise there is at time $t$ | 01 | {{schedules.add_noise}} |
+# | denoiser | turns the network's output into the denoised estimate $\hat{x}_0$ | 02 | {{predictions.to_x0}} |
+# | sampler | takes the steps from $t = 1$ to $t = 0$ | 03 | {{samplers.euler}} |
+# | UNet | is the network: noisy image, time and prompt in, prediction out | 05 | {{unet.UNet}} |
+# | guidance | amplifies the difference that the prompt makes | 09 | {{guidance.cfg}} |
+#
+# ## The same code, other weights
+#
+# A model is a name. The next one has learned English, of a kind: a vocabulary of digits, colours and places. Its training images never showed a green seven.
+
+# %%
+model = "color_digits"
+sentences = [
+    "a red seven on a blue background",
+    "a green seven on a white background",
+    "a yellow three on a purple background",
+]
+other = TextToImage.load(model)
+images = other.decode(other.latents(sentences, steps=20, seed=0))
+grid(
+    [images],
+    titles=[prompt.replace(" on ", "\non ") for prompt in sentences],
+    side=1.92,
+    alt="Three images generated from sentences: a red seven on blue, a green seven on white, a yellow three on purple.",
+    caption="One image for each prompt; none of these images existed before.",
+)
+
+# %% [markdown]
+# The model combines words in ways that its training images never did. How that works, and how often it fails, is the question of lesson 09. Lesson 10 moves on to larger images, lesson
+# 11 to Stable Diffusion.
+#
+# ## Where the course goes
+#
+# | | lesson | what you build or measure | class meeting |
+# |---|---|---|---|
+# | **01** | [Corruption](01_corruption.ipynb) | noise, added in one jump; noise schedules | first |
+# | **02** | [Denoising](02_denoising.ipynb) | denoisers of points and of digits, and the loop that trains them | second |
+# | **03** | [Sampling](03_sampling.ipynb) | samplers, and how few steps are enough | third |
+# | 04 | [Judging](04_judging.ipynb) | metrics, and ways to fool them | |
+# | **05** | [UNet](05_unet.ipynb) | the network, block by block, and what breaks without each | fourth |
+# | 06 | [Colour](06_colour.ipynb) | photographs, and what a full training run costs | |
+# | 07 | [Classifier guidance](07_classifier_guidance.ipynb) | steering by the gradient of a classifier | |
+# | 08 | [CLIP](08_clip.ipynb) | words and images in one space | |
+# | **09** | [Text to image](09_text_to_image.ipynb) | prompts, classifier-free guidance, attention maps | fifth |
+# | 10 | [Latents](10_latents.ipynb) | an autoencoder, and diffusion in its latents | |
+# | 11 | [Stable Diffusion](11_stable_diffusion.ipynb) | a checkpoint opened with your code; image to image, inpainting | |
+# | 12 | [Scaling up](12_scaling_up.ipynb) | hours and dollars, from a network and a data set | |
+#
+# The five lessons with a bold number are a course of their own, one class meeting each: add noise, learn to remove it, sample, look inside the network, and steer it with text. The
+# others add depth and can be taken in any meeting left over. Before lesson 09, read the first sections of lesson 08, where text becomes vectors. Within the lessons, a section under the line
+# "May be skipped at first reading" can wait.
+#
+# ## What you can do now
+#
+# You can generate images, watch them emerge, and turn the one knob that matters most. You have also seen the whole algorithm, but as a spectator: why the loop works, and how the network
+# came to know what a seven looks like, is still open. [Lesson 01](01_corruption.ipynb) starts at the beginning, with three pixels and a little noise.
+#
+# ## Further reading
+#
+# - [Ho et al. 2020, *Denoising Diffusion Probabilistic Models*](https://arxiv.org/abs/2006.11239): the paper that made diffusion models popular.
+# - [Ho & Salimans 2022, *Classifier-Free Diffusion Guidance*](https://arxiv.org/abs/2207.12598): the guidance scale.
+# - [Lipman et al. 2022, *Flow Matching for Generative Modeling*](https://arxiv.org/abs/2210.02747): networks that predict a velocity, as the one in this tour does.
+# - [Rombach et al. 2022, *High-Resolution Image Synthesis with Latent Diffusion Models*](https://arxiv.org/abs/2112.10752): Stable Diffusion, where lesson 11 arrives.
+# - [Weng 2021, *What are Diffusion Models?*](https://lilianweng.github.io/posts/2021-07-11-diffusion-models/): a survey in one long page, with the derivations.

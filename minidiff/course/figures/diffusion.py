@@ -15,7 +15,7 @@ from minidiff.files import asset, read_tensors
 from minidiff.pipeline.text_to_image import TextToImage
 from minidiff.registry import check_between, choose, register
 
-COLUMNS = 5  # noisy pictures side by side in `schedules`
+COLUMNS = 5  # names, and noisy pictures, side by side in `schedules`
 
 
 @register(FIGURES)
@@ -55,31 +55,39 @@ def schedules(names: list[str], t: float, picture: Tensor | None = None, seed: i
     paths = {name: make() for name, make in SCHEDULES.items() if name in names}
     looks = {name: look(name, SCHEDULES) for name in paths}
     times, now = torch.linspace(0, 1, 201).double(), torch.tensor([t], dtype=torch.float64)
+
+    def curves(path: Schedule, t: Tensor) -> tuple[Tensor, ...]:
+        return path.alpha(t), path.sigma(t), path.snr(t).log()
+
     rows = 0 if picture is None else max(1, -(-len(paths) // COLUMNS))
-    columns = max(1, -(-len(paths) // 8))  # of the legend
-    wide = max(30, min(110, 250 // columns - 40))  # of a name in it
-    with Page(WIDTH, 300 + 156 * rows) as page:
-        both = page.axes(48, 32, 300, 212, ylim=(0, 1.2), title=r"$\alpha_t$ falls, $\sigma_t$ rises")
-        ratio = page.axes(424, 32, 320, 212, ylim=(-15, 15), title=r"$\ln$ SNR")
+    down = 18 * max(0, -(-len(paths) // COLUMNS) - 1)  # by how much a legend of several lines moves the rest
+    with Page(WIDTH, 300 + down + 156 * rows) as page:
+        panels = [
+            page.axes(left, 56 + down, 190, 188, xlim=(0, 1), ylim=ylim, xlabel="t", title=title)
+            for left, ylim, title in (
+                (48, (0, 1.2), r"image left, $\alpha_t$"),
+                (298, (0, 1.2), r"noise, $\sigma_t$"),
+                (554, (-15, 15), r"$\ln$ SNR"),
+            )
+        ]
         for name, path in paths.items():
-            both.plot(times, torch.stack([path.alpha(times), path.sigma(times)], 1), **looks[name], lw=1.8)
-            ratio.plot(times[1:], path.snr(times[1:]).log(), label=fitted(name, wide), **looks[name], lw=1.8)
-            for axes, value in ((both, path.alpha(now)), (both, path.sigma(now)), (ratio, path.snr(now).log())):
-                axes.plot([t], value, "o", color=looks[name]["color"], ms=6)
+            for axes, line, mark in zip(panels, curves(path, times[1:]), curves(path, now), strict=True):
+                axes.plot(times[1:], line, label=fitted(name, 100), **looks[name], lw=1.8)
+                axes.plot([t], mark, "o", color=looks[name]["color"], ms=6)
         beyond = [name for name, path in paths.items() if max(path.alpha(times).max(), path.sigma(times).max()) > 1.2]
         if beyond:
-            both.text(0.98, 1.1, fitted("beyond this range: " + ", ".join(beyond), 280), fontsize=9, ha="right")
-        for axes in (both, ratio):
-            axes.set(xlim=(0, 1), xlabel="t")
+            panels[1].text(0.98, 1.1, fitted("out of range: " + ", ".join(beyond), 176), fontsize=9, ha="right")
+        for axes in panels:
             axes.axvline(t, color=GRAY, lw=1, zorder=0)
         if paths:
-            ratio.legend(loc="upper right", fontsize=9, ncols=columns)
+            place = {"loc": "upper center", "bbox_to_anchor": (0.5, 1)}
+            page.figure.legend(*panels[0].get_legend_handles_labels(), ncols=COLUMNS, fontsize=9, **place)
         if picture is not None:
-            page.text(16, 290, f"the same image and noise at t = {t:.2f}")
+            page.text(16, 290 + down, f"the same image and noise at t = {t:.2f}")
             for k, (name, path) in enumerate(paths.items()):
                 shown, rescaled = _noised(picture, path, t, seed)
                 words = f"ln SNR {few(float(path.snr(t).log()))}", fitted(name + " (rescaled)" * rescaled, 136)
-                left, top = 48 + 148 * (k % COLUMNS), 338 + 156 * (k // COLUMNS)
+                left, top = 48 + 148 * (k % COLUMNS), 338 + down + 156 * (k // COLUMNS)
                 page.picture((shown + 1) / 2, left, top, 88, *words, frame=looks[name]["color"])
         return page.image()
 
