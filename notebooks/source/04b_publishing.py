@@ -575,7 +575,7 @@ show(figures.metric("blur", 0.4), **words)
 #
 # <details><summary>Answer</summary>
 #
-# Accuracy does not notice missing classes, missing styles, repeats or copies at any amount: every single image is still legible. Copies of training digits change nothing but the memorisation ratio, or almost nothing: they are real digits.
+# Accuracy has no way to notice missing classes, missing styles, repeats or copies: every single image is still legible. Copies of training digits are real digits, so of these six only the memorisation ratio can tell them from new ones.
 #
 # </details>
 
