@@ -8,17 +8,18 @@ from minidiff import TextToImage, data
 from minidiff.course.figures.page import Page
 
 SLOW = {  # left out of `make check`: they train, generate many images, or need a browser; it checks types itself
-    "ablations", "benchmarks", "browser", "cli", "clip", "color_digits", "distributed", "edit_figure", "edits",
-    "evaluate", "evaluate_color", "evaluate_emoji", "evaluate_scenes", "kills", "survival", "figures_metric", "figures_unet", "figures_words", "grading", "latents",
-    "noisy_classifier", "notebooks", "pipeline_text", "prompt_box", "stable_diffusion", "training", "types", "vae", "viz",
-    "webdataset", "widgets",
+    "ablations", "benchmarks", "browser", "checks", "checks_mutants", "checks_odd", "checks_thin", "cli", "clip",
+    "color_digits", "distributed", "edit_figure", "edits", "evaluate", "evaluate_color", "evaluate_emoji",
+    "evaluate_scenes", "figures_metric", "figures_unet", "figures_words", "grading", "kills", "latents",
+    "noisy_classifier", "notebooks", "pipeline_text", "prompt_box", "stable_diffusion", "survival", "training", "types",
+    "vae", "viz", "webdataset", "widgets",
 }  # fmt: skip
 AIR = 3  # pixels of a line's height in which there is nothing
 
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        if item.path.parent.name == "parity" or item.path.stem.removeprefix("test_") in SLOW:
+        if item.path.parent.name in ("parity", "hostile") or item.path.stem.removeprefix("test_") in SLOW:
             item.add_marker("slow")
 
 

@@ -90,7 +90,7 @@ def test_styles_and_things_differ():
 def test_composing_equals_pasting_with_pil():
     scene = Scene("fox", "mushroom", "left of", backdrop="night", style="fluent")
     bank = module._things_on(CPU)
-    backs, starts = module._backdrops_on(CPU)
+    backs, starts = module.backdrops_on(CPU)
     back = starts[BACKDROPS.index("night")] + 3
     places = [(10, 3), (25, 31)]
     front = [(things().index(name) * 4 + STYLES.index("fluent")) * 2 + 1 for name in (scene.thing, scene.other)]

@@ -282,7 +282,7 @@ def _things_on(device: torch.device) -> Tensor:
 
 
 @cache
-def _backdrops_on(device: torch.device) -> tuple[Tensor, list[int]]:
+def backdrops_on(device: torch.device) -> tuple[Tensor, list[int]]:
     """Every picture of every backdrop, (M, 64, 64, 3) uint8, and where each backdrop's begin, with the end."""
     variants = [backdrop(name).round().byte() for name in BACKDROPS]
     starts = np.cumsum([0, *map(len, variants)]).tolist()
@@ -296,7 +296,7 @@ def compose(backs: Tensor, front: Tensor, corners: Tensor, device: torch.device 
     thing comes, (N, K, 2) as row and column.
     """
     device = torch.device(device)
-    bank, pictures = _things_on(device), _backdrops_on(device)[0][backs.to(device)].float()
+    bank, pictures = _things_on(device), backdrops_on(device)[0][backs.to(device)].float()
     pixels, wide = bank.view(torch.int32).squeeze(-1), bank.shape[1]  # a pixel is one number: four times as fast
     line = torch.arange(SIDE, device=device)
     for which, corner in zip(front.to(device).unbind(1), corners.to(device).unbind(1), strict=True):
@@ -317,7 +317,7 @@ def draw(
     thing, other, back, style = _numbers(scenes).T
     alone, sizes = other < 0, len(SIZES)
     small = np.array([scene.size == "small" for scene in scenes]) | ~alone
-    starts = np.array(_backdrops_on(torch.device("cpu"))[1])
+    starts = np.array(backdrops_on(torch.device("cpu"))[1])
     variants = starts[back] + (rng.random(len(back)) * (starts[back + 1] - starts[back])).astype(int)
     front = np.stack([thing, other], axis=1) * len(STYLES) * sizes + (style * sizes + small)[:, None]
     front[alone, 1] = len(things()) * len(STYLES) * sizes  # the empty one

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from minidiff import data
@@ -23,6 +22,7 @@ from minidiff.diffusion import DEFAULT_SAMPLER
 from minidiff.evaluation.clip import Ranked, Ranking
 from minidiff.evaluation.judges import in_style
 from minidiff.evaluation.report import EVALUATIONS, Evaluation, Report, drawn, fraction, machine
+from minidiff.evaluation.scenes import coarse
 from minidiff.formats.clip import load_clip
 from minidiff.formats.model_folder import load_classifier
 from minidiff.networks import CLIP
@@ -64,11 +64,6 @@ def naming(
         rows.append(Ranked(f"its own, {group}", len(asked), fraction(right)))
     where, among = machine(next(clip.parameters()).device), f"{NAMES} captions in the same style"
     return Ranking(model=model, split=split, seed=seed, machine=where, among=among, rows=rows)
-
-
-def coarse(images: Tensor) -> Tensor:
-    """Images (N, 3, 64, 64) as points whose distances are measured, (N, 768)."""
-    return F.avg_pool2d(images, 4).flatten(1)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ SETTINGS = {  # how a report says what it was made with, if it has the field
     "steps": "{steps} steps of {sampler}",
     "split": "{split} split",
 }
-FORMATS = {"scale": "g", "nearness": ".2f", "diversity": ".2f"}  # of the columns that are neither counts nor fractions
+FORMATS = {"scale": "g", "nearness": ".2f"}  # of the columns that are neither counts nor fractions
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,14 +7,15 @@ combinations; the model was not.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from minidiff.data.backdrops import backdrop
-from minidiff.data.scenes import BACKDROPS, STYLES, WAYS, Scene, caption, draw, scenes, things, true_of
+from minidiff.data.scenes import BACKDROPS, STYLES, WAYS, Scene, backdrops_on, caption, draw, scenes, things, true_of
 from minidiff.diffusion import DEFAULT_SAMPLER
 from minidiff.evaluation.clip import Ranked, Ranking
 from minidiff.evaluation.report import EVALUATIONS, Evaluation, Report, drawn, fraction, machine
@@ -64,12 +65,10 @@ def backdrops(images: Tensor) -> Tensor:
 
     A thing covers less than half of them, so it does not count.
     """
-    nearest = []
-    for name in BACKDROPS:
-        known = backdrop(name) / 127.5 - 1
-        apart = [(images - each).abs().mean(1).flatten(1).median(1).values for each in known]
-        nearest.append(torch.stack(apart).amin(0))
-    return torch.stack(nearest).argmin(0)
+    known, starts = backdrops_on(torch.device("cpu"))
+    known = known.permute(0, 3, 1, 2) / 127.5 - 1  # every picture of every backdrop
+    apart = torch.stack([(images - each).abs().mean(1).flatten(1).median(1).values for each in known])
+    return torch.stack([apart[a:b].amin(0) for a, b in pairwise(starts)]).argmin(0)
 
 
 def shows(found: Read, asked: Sequence[Scene]) -> dict[str, Tensor]:
@@ -90,11 +89,17 @@ def shows(found: Read, asked: Sequence[Scene]) -> dict[str, Tensor]:
     return dict(zip(("things", "relation", "backdrop", "style", "all"), torch.tensor(hits).T, strict=True))
 
 
+@cache
+def _others(seed: int) -> list[Scene]:
+    """Scenes among whose captions an image's own is to be found."""
+    return scenes(8 * CAPTIONS, "all", seed).shown
+
+
 @torch.no_grad()
 def matched(clip: CLIP, tokenizer: Tokenizer, images: Tensor, asked: Sequence[Scene], seed: int) -> Tensor:
     """Does CLIP rank each image's own caption first, of CAPTIONS that are not true of it? (N,) bool. A tie is not first."""
     device, right = next(clip.parameters()).device, []
-    others = scenes(8 * CAPTIONS, "all", seed).shown
+    others = _others(seed)
     texts = clip.embed_text(tokenizer([caption(scene) for scene in others]).to(device))
     own = clip.embed_text(tokenizer([caption(scene) for scene in asked]).to(device))
     pictures = torch.cat([clip.embed_images(part.to(device)) for part in images.split(100)])

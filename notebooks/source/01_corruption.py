@@ -346,7 +346,7 @@ show(
     figures.corruption(digits.images[20], "cosine", t=0.4),
     alt="A noisy eight at t = 0.4 on the cosine schedule, its alpha, sigma and SNR, and the histogram of its "
     "pixels beside a bell curve.",
-    caption="The histogram of the pixels still has two humps, background and ink. As t grows it turns into the "
+    caption="The histogram of the pixels has a peak for the background and a tail for the ink. As t grows it turns into the "
     "black bell curve.",
 )
 

@@ -197,7 +197,7 @@ for name, values in waves.items():
 
 # %% [markdown]
 # The embedding of $1000\,t$ keeps neighbouring times apart and distant ones further apart. With $t$ alone nothing raises an error and the loss still falls, but the network can hardly tell one time from another.
-# (Where a wave is faster than the columns of the picture, it is averaged to white.)
+# (Where a wave is faster than the columns of the picture, it is averaged to a pale gray.)
 #
 # From here on, two linear layers with a SiLU between them turn the 32 waves into 128 values, the time embedding $e$, which goes to every ResBlock.
 
@@ -643,7 +643,7 @@ grid(
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Fatal: normalisation (the values leave the range of an image, and the row is shown on a scale of its own), skips (the strokes are there, under grain that the network can no longer see), and time. Hardly noticed: self-attention. Without the
+# Fatal: normalisation (within a few steps the values overflow and are not numbers any more: there is nothing to show), skips (the strokes are there, under grain that the network can no longer see), and time. Hardly noticed: self-attention. Without the
 # middle some digits are damaged. Without cross-attention you get clean digits, but not those you asked for: the prompt has no other way in.
 #
 # </details>
@@ -944,7 +944,8 @@ show(
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# `LEARN`
+# Clean strokes. First the grain goes, for which a pixel's neighbourhood is enough. Then strokes form, and only later do they join into the digit that was asked for: that takes a view of the whole image, and attention to
+# the label.
 #
 # </details>
 #
@@ -970,6 +971,8 @@ grid(
 print(f"the judge reads {int((answers == labels).sum())} of 100 as the digit asked for")
 
 # %% [markdown]
+# (The judge may be more generous than you are: it has to name one of ten digits, whatever it sees.)
+#
 # The time embedding, every norm, every ResBlock, every attention and the U itself ran through your functions. The digit model of the course draws better digits still: it is more than three times as large, and was trained for far longer.
 #
 # ## From the equation to the code

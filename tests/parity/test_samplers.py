@@ -140,11 +140,8 @@ def compare(row, n, prediction, tolerance, latents=LATENTS, schedule=SCHEDULE, a
     for t, eps in zip(scheduler.timesteps, drawn, strict=True):
         out = theirs(scheduler.scale_model_input(y, t), t)
         how = {"variance_noise": eps} if scheduler_class is SDE else {}
-        if scheduler_class is DDPM:
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(scheduling_ddpm, "randn_tensor", lambda *_, eps=eps, **__: eps)
-                y = scheduler.step(out, t, y, **how).prev_sample
-        else:
+        with pytest.MonkeyPatch.context() as patch:  # DDPM draws for itself
+            patch.setattr(scheduling_ddpm, "randn_tensor", lambda *_, eps=eps, **__: eps)
             y = scheduler.step(out, t, y, **how).prev_sample
 
     assert ours.times == pytest.approx(theirs.times, rel=0, abs=apart)

@@ -56,9 +56,9 @@ def batches(batch: int, seed: int) -> Iterator[Scenes]:
             said, shown = ([scenes[row] for row in rows] for scenes in (lot.said, lot.shown))
             twins_said, twins_shown = ([twin(scene) for scene in scenes] for scenes in (said, shown))
             captions = [lot.captions[row] for row in rows] + [caption(scene) for scene in twins_said]
-            images, centres = draw(twins_shown, rng)
-            both = torch.cat([lot.images[rows], images]), torch.cat([lot.centres[rows], centres])
-            yield Scenes(both[0], captions, said + twins_said, shown + twins_shown, both[1])
+            drawn, places = draw(twins_shown, rng)
+            images, centres = torch.cat([lot.images[rows], drawn]), torch.cat([lot.centres[rows], places])
+            yield Scenes(images, captions, said + twins_said, shown + twins_shown, centres)
 
 
 RECIPES["clip_scenes"] = ClipRecipe(
