@@ -130,11 +130,10 @@ def glossary(sources: list[Path]) -> str:
     entries = {}
     for source in sources:
         if "GLOSSARY.md" in source.read_text():
+            number = source.stem.split("_")[0]
             for term, sentence in terms(source).items():
                 said = sentence.replace(f"**{term}**", term).replace("**", "")
-                entries.setdefault(
-                    term.lower(), f"**{term}**: {said} ([lesson {source.stem[:2]}]({source.stem}.ipynb))"
-                )
+                entries.setdefault(term.lower(), f"**{term}**: {said} ([lesson {number}]({source.stem}.ipynb))")
     return "\n\n".join(["# Glossary", GLOSSARY, *(entries[term] for term in sorted(entries))]) + "\n"
 
 

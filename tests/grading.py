@@ -1,8 +1,8 @@
 """Grade the lessons with nbgrader, as a teacher would: `python tests/grading.py [--short] [lesson ...]`.
 
 For each lesson: generate_assignment from its source, then autograde four students: one with all solutions, one who has handed
-in the assignment untouched, one with two mistakes, and one who is right in part where an exercise has parts. With --short
-the cells between the exercises are left out.
+in the assignment untouched, one with two mistakes (one where a lesson has two exercises), and one who is right in part where
+an exercise has parts. With --short the cells between the exercises are left out.
 """
 
 import contextlib
@@ -64,7 +64,7 @@ def graded(lesson: Path, short: bool = False) -> dict[str, tuple[float, float]]:
         for cell in fresh().cells
         if cell.metadata.get("nbgrader", {}).get("solution")
     ]
-    students = {"solved": {}, "two_mistakes": dict.fromkeys(exercises[:2], "    return 0"), "untouched": None}
+    students = {"solved": {}, "two_mistakes": dict.fromkeys(exercises[:-1][:2], "    return 0"), "untouched": None}
     if partly := {name: body for name, body in PARTLY.items() if name in exercises}:
         students["partly"] = partly
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # it starts alembic

@@ -194,7 +194,7 @@ def test_the_sampler_draws_another_picture(open_notebook):
 
 
 def test_the_metric_explorer_measures_again(open_notebook):
-    page = open_notebook("04_judging.ipynb")
+    page = open_notebook("04b_publishing.ipynb")
     run_all(page)
     before, after = move_with_the_keyboard(page, "widgets.metric(", "amount")
     assert before.startswith("blob:") and before != after
