@@ -363,7 +363,7 @@ show(
 # You will often read that guidance samples "as if the class counted $w$ times". That density has a name. The **tilted density** of a class is $p(x)\,p(c \mid x)^w$, scaled to a total of 1: the density of the data, reweighted
 # toward points of which the classifier is sure. Do the samples above come from it?
 #
-# On the moons you can check, because there it can be sampled exactly. **Rejection sampling** draws from an easy density and keeps each draw with a probability chosen such that the kept ones are samples of another density.
+# On the moons you can check, because there it can be sampled exactly. **Rejection sampling** draws from an easy density and keeps each draw with a probability chosen so that those kept are samples of another density.
 # Here you draw $x$ from $p(x)$ and keep it with probability $p(c \mid x)^w$.
 #
 # Before you run it: what will the exact samples look like at $w = 16$?
@@ -643,7 +643,8 @@ sheet(
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# The judge. Compare the two columns in the last row of the table: the guide still reads many more of these images as wanted than the judge does. It likes what it has made; more on that below.
+# The judge. Compare the two columns in the last row of the table: the guide still reads many more of these images as wanted than the judge does. Either the guide likes what it has made (more on that below), or specks
+# disturb the judge more, which never saw noise. Most likely both; a second noise-conditional classifier, trained apart from the first, could tell.
 #
 # </details>
 #
@@ -746,13 +747,13 @@ grid(
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Like noise. The guide is certain; you see no seven, and neither does the judge.
+# Like noise. The guide is certain, and you see no seven. (The judge says no as well, but that proves little: you know how it fares on gray ground. Trust your eyes.)
 #
 # </details>
 #
 # An **adversarial example** is an input made to fool a classifier: a real image changed imperceptibly ([Szegedy et al. 2013](https://arxiv.org/abs/1312.6199)), or noise that is read with full confidence
-# ([Nguyen et al. 2014](https://arxiv.org/abs/1412.1897)). A classifier of digits has seen nothing but digits, and its gradient leads uphill wherever that is. In guided sampling the denoiser keeps it in check, for it knows
-# what digits look like. The larger $w$ is, the less the denoiser counts, and at $w = 64$ you saw the guide deceive itself.
+# ([Nguyen et al. 2014](https://arxiv.org/abs/1412.1897)). A classifier of digits has seen nothing but digits, and its gradient leads uphill, whether there are digits that way or not. In guided sampling the denoiser keeps it in check, for it knows
+# what digits look like. The larger $w$ is, the less the denoiser counts.
 #
 # **Goodhart's law** says that when a measure becomes a target, it ceases to be a good measure. So never let a guide judge its own images.
 #
