@@ -1,27 +1,31 @@
 # %% [markdown]
 # # 07 · How does a classifier steer noise toward a class?
 #
-# **By saying, at every step, which change of the noise would make the class likelier.** The denoiser is told nothing at all. A small classifier, which
-# has learned to read digits through noise, looks over its shoulder, and its gradient is added to the walk. In this lesson you see why that is
-# exactly right, how strongly you may pull, and what goes wrong when you pull too hard.
+# With its gradient. The denoiser in this lesson is unconditional: left alone, it makes whatever digit the noise suggests.
+# Beside it sits a small classifier that can read noisy digits, and at every step it answers one question: which tiny change would make this look more like a seven?
+# Adding that change is enough to choose the digit. You will see why it is exactly right at one strength, what it does at any other, and how it can be fooled.
 #
 # | | |
 # |---|---|
-# | You will see | arrows that add up to Bayes' rule; the judge of lesson 04 fail in noise; the gradient of a classifier as a picture; one dial that trades variety for obedience; noise that a classifier takes for a seven |
-# | It costs | about 2 minutes on 2 CPU cores; a GPU is not needed |
-# | You need | the walk from noise to picture (lesson 03); the judge (lesson 04); what a gradient is |
+# | After this lesson you can | derive classifier guidance from Bayes' rule; implement it; say what a guidance scale above 1 does, and what it does not; test whether a classifier knows when it cannot know; tell guidance from conditioning |
+# | Study time | {{study time}} |
+# | Compute time | 2 to 3 minutes on 2 CPU cores; a GPU is not needed |
+# | You need | sampling (lesson 03); the score and the posterior mean $\hat{x}_0$ (lesson 02); the judge (lesson 04); what a gradient is |
+#
+# New terms are in bold where they are explained; all of them are in the [glossary](GLOSSARY.md).
 
 # %%
 import json
 
 import matplotlib.pyplot as plt
 import torch
-from matplotlib.colors import TwoSlopeNorm
 
 from minidiff import TextToImage, data
 from minidiff.course import checks as check, figures
-from minidiff.course.lessons import budget, style
-from minidiff.diffusion import flow, guide, heun, uniform
+from minidiff.course.figures.page import Page, signed
+from minidiff.course.lessons import budget, grid, show, style
+from minidiff.course.tilted import tilted
+from minidiff.diffusion import ddpm, flow, guide, heun, uniform
 from minidiff.diffusion.ideal import ideal, score
 from minidiff.evaluation.judges import judged
 from minidiff.files import asset
@@ -29,372 +33,110 @@ from minidiff.formats.model_folder import load_classifier
 from minidiff.pipeline.classifier_guidance import classifier_log_p
 
 style()
-pipe, classifier, judge = (
-    TextToImage.load("mnist", "cpu"),
-    load_classifier("noisy_classifier"),
-    load_classifier("judge"),
-)
+pipe = TextToImage.load("mnist", "cpu")
+classifier, judge = load_classifier("noisy_classifier"), load_classifier("judge")
 path, digits = flow(), data.mnist("validation")
 STEPS = budget(full=20, smoke=4)
 
-# %% [markdown]
-# Ten noises, four times. In the first row nobody pulls, and every noise becomes the digit that it becomes. Below, the classifier asks the first noise for a zero, the
-# second for a one, and so on, more strongly from row to row. *Cost: about 5 seconds.*
 
 # %%
-ten = torch.arange(10)
-
-
-def draw(labels, scale, seed=0, guided_by=None, steps=STEPS):
-    """One digit for each label, (N, 1, 28, 28) in [-1, 1], by classifier guidance alone."""
-    log_p = classifier_log_p(guided_by or classifier, labels, pipe.schedule.net_time)
-    nothing = ["0"] * len(labels)  # with scale=0 the prompts are not looked at
-    z = pipe.latents(nothing, scale=0, log_p=log_p, log_p_scale=scale, steps=steps, seed=seed)
+def draw(labels, w, seed=0, guided_by=classifier):
+    """One digit for each label, (N, 1, 28, 28) in [-1, 1]: the denoiser is unconditional, only the classifier sees labels."""
+    log_p = classifier_log_p(guided_by, labels, pipe.schedule.net_time)
+    prompts = ["0"] * len(labels)  # not used: scale=0 is the unconditional prediction
+    z = pipe.latents(prompts, scale=0, log_p=log_p, log_p_scale=w, steps=STEPS, seed=seed)
     return (pipe.decode(z) * 2 - 1).cpu()
 
 
-def rows(pictures, names, titles=(), width=7.2):
-    """One row of pictures for each name."""
-    columns = len(pictures[0])
-    figure, axes = plt.subplots(
-        len(names), columns, figsize=(width, width * len(names) / (columns + 1) + 0.25), squeeze=False
-    )
-    for line, name, row in zip(pictures, names, axes, strict=True):
-        for picture, axis in zip(line, row, strict=True):
-            axis.imshow(picture[0], vmin=-1, vmax=1)
-            axis.set(xticks=[], yticks=[])
-        row[0].set_ylabel(name, rotation=0, ha="right", va="center")
-    for axis, title in zip(axes[0], titles, strict=False):
-        axis.set_title(title)
-    plt.show()
+def sheet(sets, names, labels, **words):
+    """The first ten images of each set, a row each."""
+    rows = [[image / 2 + 0.5 for image in images[:10]] for images in sets]
+    grid(rows, names, [str(label) for label in labels[:10].tolist()], **words)
 
 
-SCALES = (0, 1, 4, 16)
-rows(
-    [draw(ten, scale, seed=7) for scale in SCALES], [f"scale {scale}" for scale in SCALES], [str(d) for d in range(10)]
+# %% [markdown]
+# Here are ten noise images, each sampled four times. In the first row the classifier is switched off. In the other rows it wants a zero from the first noise, a one from the second, and
+# so on; from row to row it may pull harder.
+#
+# Before you run it: the noise is the same in all four rows. Will the first image become a zero everywhere? And what might be wrong with the last row, where the pull is strongest?
+
+# %%
+ten = torch.arange(10)
+scales = (0, 1, 4, 16)
+sheet(
+    [draw(ten, w, seed=7) for w in scales],
+    [f"w = {w}" for w in scales],
+    ten,
+    alt="Four rows of ten digits from the same noise: at w = 0 arbitrary digits, at w = 1 some of those wanted, at 4 and 16 zero to nine in order.",
+    caption="The title is the digit that was wanted. Follow one column down: what stays of the first image, and what gives way?",
 )
 
 # %% [markdown]
-# Here $c$ is the class, and $w$, the **guidance scale**, says how strongly it is asked for. The same network drew all rows; the classifier is 10 times
-# smaller, and has never drawn anything.
+# <details><summary>Answer</summary>
 #
-# ## By hand: three points and a noisy one
+# Without a pull, the noise decides. With a weak one, the classifier gets its way in some columns; with a stronger one, in all or nearly all. Something of the first image may survive: a slant, a loop, the position
+# of a stroke. In the last row the strokes are fat. And something is lost that one image each cannot show: many zeros would all look alike. A later section measures it.
 #
-# Two clean numbers belong to class A, one to class B. All are equally likely. We add noise, $x_t = \alpha x_0 + \sigma \epsilon$ at $t = 0.5$, and see $x_t = 0.2$. Which class was it?
+# </details>
+#
+# **Classifier guidance** lets a classifier steer an unconditional diffusion model: at every step of sampling, the gradient of the classifier's log-probability is added to
+# the score ([Dhariwal and Nichol 2021](https://arxiv.org/abs/2105.05233)). The **guidance scale** $w$ says how hard the classifier may pull: its gradient is multiplied by $w$.
+#
+# ## By hand: which class is under the noise?
+#
+# Three clean numbers, all equally likely: $-1$ and $0.1$ belong to class A, $0.8$ to class B. At $t = 0.5$ each of them has become a bell, $x_t = 0.5\,x_0 + 0.5\,\varepsilon$. You see $x_t = 0.2$. Which
+# class was it?
 
 # %%
 clean, is_b = torch.tensor([-1.0, 0.1, 0.8]), torch.tensor([False, False, True])
-alpha, sigma, x = 0.5, 0.5, 0.2
-likelihood = torch.exp(-((x - alpha * clean) ** 2) / (2 * sigma**2))  # how easily each point is noised to 0.2
-share = likelihood / likelihood.sum()
-print("share of each point:", [round(s, 3) for s in share.tolist()])
-print(f"p(B | x_t) = {share[is_b].sum():.3f}   belief in x0 = {(share * clean).sum():.3f}")
+alpha, sigma, x = 0.5, 0.5, torch.tensor(0.2, requires_grad=True)  # the gradient will be needed later
 
-# %% [markdown]
-# Those shares are all there is to know. Weigh the points with them, and you have the belief $\hat{x}_0$ (lesson 02: no denoiser can do better). Add up those of a class, and you
-# have the class's probability: no classifier of noisy numbers can do better. **Where data fit into memory, both the perfect denoiser and the perfect classifier are free.** Let us
-# use them on a page.
-#
-# ## Bayes, as arrows
-#
-# Two moons, and the class is which one. Around every point lies a little Gaussian, so that there is something between them.
+likelihood = torch.exp(-((x - alpha * clean) ** 2) / (2 * sigma**2))  # of each clean number
+posterior = likelihood / likelihood.sum()
+p_b, x0_hat = posterior[is_b].sum(), (posterior * clean).sum()
+print("posterior of each clean number:", [round(p, 3) for p in posterior.tolist()])
+print(f"p(B | x_t) = {p_b:.3f}     posterior mean of x0 = {x0_hat:.3f}")
 
 # %%
-cloud = data.points("moons", budget(full=400, smoke=60)).double()
-upper = torch.arange(len(cloud)) % 2 == 1
-SPREAD = 0.05
-everything, only_upper = ideal(cloud, path, SPREAD), ideal(cloud[upper], path, SPREAD)
-
-
-def log_p_upper(x, t, x0_hat):
-    """log p(upper moon | x_t), (B,): exact, for data that fit into memory."""
-    alpha, sigma = path.at(t, x)
-    squares = torch.cdist(x, alpha * cloud).square()  # (B, N)
-    shares = torch.log_softmax(-squares / (2 * (alpha**2 * SPREAD**2 + sigma**2)), dim=1)
-    return torch.logsumexp(shares[:, upper], dim=1)
-
-
-def gradient_of(log_p, x, t):
-    x = x.detach().requires_grad_()
-    return torch.autograd.grad(log_p(x, t, None).sum(), x)[0]
-
-
-side = torch.linspace(-0.9, 0.9, 13, dtype=torch.float64)
-page = torch.cartesian_prod(side, side)
-T = 0.3
-fields = {
-    r"$\nabla \log p(x_t)$": score(everything, path)(page, T),
-    r"$\nabla \log p(\mathrm{upper} \mid x_t)$": gradient_of(log_p_upper, page, T),
-    "their sum": score(everything, path)(page, T) + gradient_of(log_p_upper, page, T),
-}
-figure, axes = plt.subplots(1, 3, figsize=(7.8, 2.9), sharey=True)
-for axis, (title, arrows) in zip(axes, fields.items(), strict=True):
-    for half, color in ((upper, figures.ORANGE), (~upper, figures.BLUE)):
-        axis.scatter(*(0.7 * cloud[half]).T, s=2, color=color)  # where they lie at t = 0.3: alpha is 0.7
-    axis.quiver(*page.T, *arrows.T, scale=100, width=0.006, color="black", alpha=0.75)
-    axis.set(title=title, xlabel="$x_1$", aspect="equal", xlim=(-1, 1), ylim=(-1, 1))
-axes[0].set_ylabel("$x_2$")
-plt.show()
-
-# %% [markdown]
-# Left: the score, which leads to where noisy points are likely, whatever their class. Middle: the gradient of the classifier. It is long where the class is open or wrong, and fades where the
-# classifier is sure: on the upper moon there is nothing left to say. Right: both together.
-#
-# Why a sum? Bayes' rule says $p(x_t \mid c) = p(x_t)\, p(c \mid x_t) / p(c)$. The logarithm makes a sum of the product, and the gradient by $x_t$ drops $p(c)$, in which no $x_t$ occurs:
-#
-# $$\nabla \log p(x_t \mid c) = \nabla \log p(x_t) + \nabla \log p(c \mid x_t)$$
-#
-# Nothing is approximated here. So the third field should *be* the score of the upper moon. Is it?
-
-# %%
-sum_of_both = fields["their sum"]
-print(f"largest difference, scores: {(sum_of_both - score(only_upper, path)(page, T)).abs().max():.1e}")
-
-# %% [markdown]
-# A sampler wants a picture $\hat{x}_0$, not a score. Tweedie's formula (lesson 02) ties the two together: $\nabla \log p(x_t) = (\alpha \hat{x}_0 - x_t) / \sigma^2$. Put it in on both sides, multiply by $\sigma^2$ and divide by $\alpha$, and with
-# a scale $w$ in front of the classifier you have all of classifier guidance (Dhariwal and Nichol 2021, here in terms of $\hat{x}_0$):
-#
-# $$\hat{x}_0^{\text{guided}} = \hat{x}_0 + w \, \frac{\sigma^2}{\alpha} \, \nabla \log p(c \mid x_t)$$
-#
-# In code it is a function around a denoiser, `guide`, and what comes out is a denoiser again: every sampler takes it. One thing to mind: on the flow schedule $\alpha = 0$ at $t = 1$, and
-# one cannot divide by it. So guided walks start at $t = 0.99$.
-
-# %%
-guided = guide(everything, log_p_upper, path, scale=1.0)
-print(f"largest difference, pictures: {(guided(page, T) - only_upper(page, T)).abs().max():.1e}")
-
-start = torch.randn(budget(full=300, smoke=40), 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-times = uniform(budget(full=30, smoke=6), path).clamp(max=0.99)
-figure, axes = plt.subplots(1, 4, figsize=(7.8, 2.3), sharey=True)
-for axis, w in zip(axes, (0, 1, 4, 16), strict=True):
-    *_, last = heun(guide(everything, log_p_upper, path, w), start, times, path)
-    for half in (upper, ~upper):
-        axis.scatter(*cloud[half].T, s=1, color="lightgray")
-    axis.scatter(*last.x.T, s=3, color=figures.ORANGE)
-    axis.set(title=f"w = {w}", xlabel="$x_1$", aspect="equal", xlim=(-1.4, 1.4), ylim=(-1.4, 1.4))
-    nearest = upper[torch.cdist(last.x, cloud).argmin(1)].double().mean()
-    apart = torch.pdist(last.x).mean()
-    print(f"w = {w:>2}: {nearest:5.0%} end at the upper moon; mean distance of two points {apart:.2f}")
-axes[0].set_ylabel("$x_2$")
-plt.show()
-
-# %% [markdown]
-# **Scale 1 is the conditional distribution itself**, to the last digits of float64. A larger scale is not "more correct". It walks as if the class counted $w$ times,
-# $p(x_t)\, p(c \mid x_t)^w$: away from where the classifier has any doubt. The points leave the part of the moon that lies near the other one, and they have less room. This trade will come back in every number of this lesson.
-#
-# ## Why not take the classifier that we have?
-#
-# For pictures there is no perfect classifier, but a very good one, the judge of lesson 04. Only: it must read $x_t$, and $x_t$ is mostly noise. Here is what the judge makes of noisy
-# validation digits. Beside it is the **noisy classifier**, trained for this lesson: the way down of our UNet with a linear layer at its end. In training it saw every digit at a random $t$, and it is told $t$
-# (`minidiff train noisy_classifier`; some minutes on one core). *Cost: about 10 seconds.*
-
-# %%
-few = digits.images[: budget(full=1000, smoke=100)]
-labels = digits.labels[: len(few)]
-eps = torch.randn(pipe.fold.encode(few).shape, generator=torch.Generator().manual_seed(0))
-TIMES = torch.tensor([0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99])
-reads = {"judge": [], "noisy classifier": []}
-for t in TIMES:
-    x = path.add_noise(pipe.fold.encode(few), eps, t)
-    with torch.no_grad():
-        answers = {
-            "judge": judge(pipe.fold.decode(x)).softmax(1),
-            "noisy classifier": classifier(x, path.net_time(t).to(x).expand(len(x))).softmax(1),
-        }
-    for name, p in answers.items():
-        reads[name].append([(p.argmax(1) == labels).double().mean().item(), p.amax(1).mean().item()])
-
-figure, axes = plt.subplots(1, 2, figsize=(7.6, 2.8), sharey=True)
-for axis, (name, values), color in zip(axes, reads.items(), (figures.BLUE, figures.ORANGE), strict=True):
-    right, sure = torch.tensor(values).T
-    axis.plot(TIMES, right, marker="o", ms=4, color=color, label="read right")
-    axis.plot(TIMES, sure, ls="--", color=color, label="how sure it is")
-    axis.axhline(0.1, lw=1, color=figures.GRAY, ls=":")
-    axis.set(title=name, xlabel="time t", ylim=(0, 1.03))
-    axis.legend(loc="center right" if name == "judge" else "center left")
-axes[0].set_ylabel("share, or mean confidence")
-plt.show()
-for k in (5, 7, 9):
-    print(
-        f"t = {TIMES[k]:.1f}:  " + ";  ".join(f"{n} {v[k][0]:.0%} right, {v[k][1]:.0%} sure" for n, v in reads.items())
-    )
-
-# %% [markdown]
-# Two things are wrong with the judge. It goes blind early; and where it is blind, *it does not know it*. Its confidence lies far above its accuracy, and it is the gradient of
-# that confidence which would pull. The noisy classifier cannot see through noise either: nobody can, at $t = 0.9$ the digit is nearly gone. But it says so: its two curves lie on each other, and near $t = 1$ it calls all classes about equally
-# likely. Its gradient is then small, and the denoiser is left alone. An honest "I do not know" is what is needed here, and it is learned by having seen noise.
-#
-# Let the judge guide anyway. Since it guides, it may not judge; the noisy classifier does that, at $t = 0$. *Cost: about 15 seconds.*
-
-# %%
-asked = digits.labels[: budget(full=100, smoke=20)]
-
-
-def clean_classifier(x, time):
-    """The judge in the noisy classifier's place: it does not look at the time."""
-    return judge(pipe.fold.decode(x))
-
-
-@torch.no_grad()
-def read(pictures):
-    """What the noisy classifier says about finished pictures: probabilities (N, 10)."""
-    return classifier(pipe.fold.encode(pictures), torch.zeros(len(pictures))).softmax(1)
-
-
-by_judge = draw(asked, 4.0, guided_by=clean_classifier)
-by_noisy = draw(asked, 4.0)
-rows(
-    [by_judge[:10], by_noisy[:10]], ["by the judge", "by the noisy\nclassifier"], [str(d) for d in asked[:10].tolist()]
-)
-print(
-    f"guided by the judge at scale 4, read right by the noisy classifier: {(read(by_judge).argmax(1) == asked).double().mean():.0%}"
-)
-print(
-    f"guided by the noisy classifier, read right by the judge:            {(judged(judge, by_noisy)[1] == asked).double().mean():.0%}"
+# folded: the three bells, and p(B | x_t)
+line = torch.linspace(-1.8, 1.8, 300)
+bells = torch.exp(-((line[:, None] - alpha * clean) ** 2) / (2 * sigma**2))
+curve = bells[:, is_b].sum(1) / bells.sum(1)
+figure, (left, right) = plt.subplots(1, 2, figsize=(8, 2.6))
+for k, (number, color) in enumerate(zip(clean.tolist(), (figures.BLUE, figures.BLUE, figures.ORANGE), strict=True)):
+    left.plot(line, bells[:, k], color=color, label={0: "class A", 2: "class B"}.get(k))
+    left.plot(alpha * number, 1, "o", color=color, clip_on=False)
+right.plot(line, curve, color=figures.ORANGE)
+for axis in (left, right):
+    axis.axvline(0.2, color="black", lw=1, ls="--")
+    axis.set_xlabel("$x_t$")
+left.text(0.24, 0.06, "$x_t = 0.2$", fontsize=9)
+right.plot([0.2], [p_b.item()], "o", color="black")
+left.set(title="three clean numbers under noise", ylim=(0, 1.1), ylabel="likelihood", yticks=[0, 0.5, 1])
+right.set(title="probability of class B", ylim=(0, 1), ylabel=r"$p(B \mid x_t)$")
+left.legend(fontsize=8, loc="upper left")
+show(
+    figure,
+    alt="Left: three overlapping bells at -0.5, 0.05 and 0.4, the last of class B. Right: the probability of class B rises from 0 to nearly 1 with x; at 0.2 it is 0.41.",
+    caption="Left: at the dashed line read off the height of each bell. Right: the orange height there, divided by the sum of all three.",
 )
 
 # %% [markdown]
-# ## The gradient, as a picture
+# One posterior, two uses. Take its mean, and you have $\hat{x}_0$, the best denoiser there is (lesson 02). Add up the part of one class, and you have the best classifier of noisy numbers there is.
+# For small data sets we get both without training anything, and the next section uses both.
 #
-# What does the classifier say? Take one noisy digit, and ask it for three classes. Where the gradient is red, more ink would make the class likelier; where it is blue, less.
-
-# %%
-WANTED = (4, 9, 7)
-four = (digits.labels == 4).nonzero()[3]
-MOMENTS = (0.3, 0.5, 0.7)
-figure, axes = plt.subplots(len(MOMENTS), 2 + len(WANTED), figsize=(7.2, 4.4))
-for line, t in zip(axes, MOMENTS, strict=True):
-    x = path.add_noise(pipe.fold.encode(digits.images[four]), eps[:1], t)
-    with torch.no_grad():
-        believed = classifier(x, path.net_time(torch.tensor([t], dtype=torch.float64)).to(x)).softmax(1)[0]
-    line[0].imshow(digits.images[four][0, 0], vmin=-1, vmax=1)
-    line[1].imshow(pipe.fold.decode(x)[0, 0], vmin=-1.5, vmax=1.5)
-    line[0].set_ylabel(f"t = {t}", rotation=0, ha="right", va="center")
-    for axis, wanted in zip(line[2:], WANTED, strict=True):
-        log_p = classifier_log_p(classifier, torch.tensor([wanted]), path.net_time)
-        pull = pipe.fold.decode(gradient_of(log_p, x, t))[0, 0]
-        axis.imshow(pull, cmap="RdBu_r", norm=TwoSlopeNorm(0, -float(pull.abs().max()), float(pull.abs().max())))
-        axis.set_xlabel(f"p({wanted}) = {believed[wanted]:.2f}, length {pull.norm():.1f}", fontsize=7)
-for axis in axes.flat:
-    axis.set(xticks=[], yticks=[])
-for axis, title in zip(axes[0], ["clean", "$x_t$", *(f"toward {d}" for d in WANTED)], strict=True):
-    axis.set_title(title)
-plt.show()
-
-# %% [markdown]
-# Look at the lengths first: toward what it already sees the classifier hardly pulls, and toward another digit the harder, the surer it is that this is a 4. Then at the shapes. In little noise
-# the advice is local: for a 9, close the gap at the top. In much noise, at $t = 0.7$, it is the whole digit: a faint 7 is asked for, in red, and where the 4 was, blue. A gradient is advice for the
-# *next little change*; after each step the denoiser is asked again what digit that makes.
+# Look at the curve on the right. At $x_t = 0.2$ it rises: a slightly larger $x_t$ would make B likelier. The slope of that hill, or rather of its logarithm, is all that guidance needs.
 #
-# ## How hard may you pull?
-#
-# Now the whole dial. The classifier draws digits at several scales, and two readers look at them: the judge, who has nothing to do with it, and the classifier itself. *Cost: about 45 seconds.*
-
-# %%
-drawn = {w: draw(asked, float(w), seed=500) for w in budget(full=(0, 1, 4, 16, 64), smoke=(0, 4, 64))}
-print(f"{'scale':>6} {'judged right':>13} {'the guide reads right':>22} {'the guide is sure':>18}")
-for w, pictures in drawn.items():
-    answers = judged(judge, pictures)[1]
-    p = read(pictures)
-    sure = p[torch.arange(len(asked)), asked].mean()
-    print(
-        f"{w:>6} {(answers == asked).double().mean():>13.0%} {(p.argmax(1) == asked).double().mean():>22.0%} {sure:>18.1%}"
-    )
-rows([drawn[w][:10] for w in drawn], [f"scale {w}" for w in drawn], [str(d) for d in asked[:10].tolist()])
-
-# %% [markdown]
-# More pictures, at more scales, take longer. So a longer run travels with the course: `python benchmarks/guidance.py`. It also has **diversity** (lesson 04): how much the digits of a class differ, as a share of
-# what real ones do. And it has the same digits drawn by *classifier-free guidance*, which you have used since lesson 00, and which lesson 09 explains: there the denoiser itself is told the digit.
-
-# %%
-known = json.loads(asset("guidance.json").read_text())
-figure, axes = plt.subplots(1, 2, figsize=(7.8, 3))
-for kind, color in (("classifier guidance", figures.ORANGE), ("cfg", figures.BLUE)):
-    lines = [row for row in known["rows"] if row["guidance"] == kind]
-    scales, right, variety = ([row[key] for row in lines] for key in ("scale", "accuracy", "diversity"))
-    axes[0].plot(scales, right, marker="o", ms=4, color=color, label=f"{kind}: judged right")
-    axes[0].plot(scales, variety, marker="s", ms=3, ls="--", color=color, label=f"{kind}: diversity")
-    axes[1].plot(variety, right, marker="o", ms=4, color=color, label=kind)
-    for row in lines:
-        if row["scale"] in (1, 2, 8, 32) and row["diversity"] > 0.7:  # to the left they would lie on each other
-            place = (row["diversity"], row["accuracy"])
-            axes[1].annotate(f"w = {row['scale']:g}", place, xytext=(0, -11), textcoords="offset points", fontsize=7)
-axes[0].set(xscale="symlog", xlabel="scale", ylabel="share")
-axes[0].set_xticks([0, 1, 2, 4, 8, 16, 32], ["0", "1", "2", "4", "8", "16", "32"])
-axes[0].minorticks_off()
-axes[0].legend(fontsize=7)
-axes[1].set(xlabel="diversity within a class, real = 1", ylabel="judged right")
-axes[1].legend(fontsize=8, loc="lower left")
-plt.show()
-print(
-    f"{known['n']} digits at each scale, {known['split']} labels, seed {known['seed']}, {known['steps']} steps of {known['sampler']}"
-)
-for row in known["rows"]:
-    print(
-        f"{row['guidance']:20} scale {row['scale']:>4g}: judged right {row['accuracy']:6.1%} +- {row['error']:.1%}, diversity {row['diversity']:4.0%}"
-    )
-
-# %% [markdown]
-# Scale 1, which was exact on the page, is too weak here: the classifier is not perfect, and neither is the denoiser. At scale 4 most digits are what was asked for. Beyond that, accuracy has little left to gain. Watch the dashed
-# lines: what is gained on one is paid on the other, until at the largest scales the diversity grows again. That is no variety: look at the sheet above, the strokes get fat and the ground gets dirty. A distance between broken pictures is large, too. (So it is at the smallest scales: what is half an eight and half a
-# two differs from every eight and every two.)
-#
-# ## Where it fails: the guide is not the judge
-#
-# Here is the trap. A classifier was trained on noisy *digits*. Of what is no digit it knows nothing, and a gradient leads wherever log p grows, digit or not. Leave the
-# denoiser out: start with a gray picture that has a little noise in it, and only climb the classifier's log p of a seven, at $t = 0$, fifty small steps. *Cost: a second.*
-
-# %%
-sevens = torch.full((6,), 7)
-climb = classifier_log_p(classifier, sevens, path.net_time)
-x = 0.3 * torch.randn(6, 4, 14, 14, generator=torch.Generator().manual_seed(3)) - 0.5
-before = pipe.fold.decode(x)
-for _ in range(50):
-    pull = gradient_of(climb, x, 0.0)
-    x = (x + 0.3 * pull / pull.flatten(1).norm(dim=1)[:, None, None, None]).clamp(-1, 1)
-after = pipe.fold.decode(x)
-guide_says, judge_says = read(after)[:, 7], judge(after).softmax(1)
-rows([before, after], ["before", "after"], width=5.6)
-print("p(seven), by the guide:", [f"{value:.1%}" for value in guide_says])
-print("p(seven), by the judge:", [f"{value:.1%}" for value in judge_says[:, 7]])
-
-# %% [markdown]
-# The guide is certain; you see no seven, and neither does the judge. Such pictures are called *adversarial*. In a guided walk the denoiser holds against it, since it believes in digits only; the larger
-# the scale, the less it is heard. That is why, in the table above, the guide's own certainty went to 100 % and stayed there. **Never let a guide judge its own pictures.** The same holds wherever a number is climbed: it stops being a measure.
-#
-# There is a second price, which you have paid already: a classifier of noisy pictures has to be trained, on labelled pictures, for every new set of classes. "A red seven at the top left" is no class.
-#
-# ## Conditioning is not guidance
-#
-# The two words are often mixed up. **Conditioning** means that the denoiser is *told* $c$, and has learned in training what to do with it: it models $p(x_0 \mid c)$ directly. **Guidance** is a push at sampling time, on top of whatever the denoiser
-# models. In this lesson there was guidance without any conditioning. At scale 1 with cfg there is conditioning without any guidance. Classifier-free guidance uses both: the
-# gap between the told and the untold denoiser serves as the gradient of a classifier that nobody had to train. Lesson 09 picks it up there, with words in place of classes; and it lets CLIP, the network of lesson 08, take the classifier's place.
-#
-# ## From the equation to the code
-#
-# | in words | equation | in code |
-# |---|---|---|
-# | what the classifier says | $\log p(c \mid x_t)$ | {{classifier_guidance.classifier_log_p: return -F.cross_entropy(classifier(x, time), labels.to(x.device)}} |
-# | its gradient, for each picture | $\nabla_{x_t} \log p(c \mid x_t)$ | {{guidance.guide: (gradient,) = torch.autograd.grad(log_p(x, as_time(t), x0_hat).sum(), x)}} |
-# | the guided belief | $\hat{x}_0 + w \, \frac{\sigma^2}{\alpha} \nabla \log p$ | {{guidance.guide: return x0_hat.detach() + scale * sigma**2 / alpha * gradient}} |
-# | score and belief | $(\alpha \hat{x}_0 - x_t) / \sigma^2$ | {{ideal.score: return (alpha * denoise(x, t) - x) / sigma**2}} |
-# | a digit as the classifier learns it | $x_t = \alpha x_0 + \sigma \epsilon$ | {{classifiers.noisy_digits: x = schedule.add_noise(x0, torch.randn(x0.shape, generator=generator), t)}} |
-# | walks start where $\alpha > 0$ | $t \le 0.99$ | {{options.LAST_GUIDED: LAST_GUIDED = 0.99}} |
-#
-# ## Exercises
-#
-# Together they are classifier guidance. Every check tries your function on small exact cases. If something is off, it says which mistake it looks like.
-
-# %% [markdown]
 # ### Exercise 1 · What the classifier says
 #
 # *easy, 4 minutes.*
 #
-# `logits` has shape $(B, K)$: for each of $B$ pictures a number for each of $K$ classes. `labels` has shape $(B,)$: the class that each picture should show. Return $\log p(\text{label} \mid \text{picture})$ for each picture, $(B,)$.
+# A trained classifier returns logits instead of likelihoods. `logits` has shape $(B, K)$: one number for each of $B$ images and $K$ classes. `labels` has shape $(B,)$: the class that each image should show. Return
+# $\log p(\text{label} \mid \text{image})$ for each image, $(B,)$.
 #
 # <details><summary>Hint</summary>
 #
-# `log_softmax` turns a row of logits into log-probabilities. Then pick one entry of each row: what two indices does `[..., ...]` need for that?
+# `log_softmax` turns a row of logits into log-probabilities. Then pick one entry from each row: which two indices does that take?
 #
 # </details>
 
@@ -411,15 +153,89 @@ def log_p(logits, labels):
 check.l07_log_p(log_p)
 
 # %% [markdown]
-# ### Exercise 2 · A gradient for each picture
+# ## Bayes' rule, drawn as arrows
+#
+# Two half-moons, and the class says which one. Every data point carries a narrow Gaussian, so that there is a density between the points too.
+
+# %%
+cloud = data.points("moons", budget(full=400, smoke=60)).double()
+upper = torch.arange(len(cloud)) % 2 == 1
+STD = 0.05  # of the Gaussian around each point
+everything, only_upper = ideal(cloud, path, STD), ideal(cloud[upper], path, STD)
+
+
+def log_p_upper(x, t, x0_hat=None):
+    """log p(upper moon | x_t), (B,): the posterior of all points, added up over one class."""
+    alpha, sigma = path.at(t, x)
+    squares = torch.cdist(x, alpha * cloud).square()  # (B, N)
+    log_posterior = torch.log_softmax(-squares / (2 * (alpha**2 * STD**2 + sigma**2)), dim=1)
+    return torch.logsumexp(log_posterior[:, upper], dim=1)
+
+
+# %% [markdown]
+# The score of lesson 02 points to where noisy data are denser, whatever their class. The classifier's gradient points to where the upper moon is likelier. Both are exact here.
+#
+# Before you run it: add the two arrows at every point. Where will the sum lead? And where will the classifier's arrow be shortest?
+
+
+# %%
+# folded: gradient_of, and three fields of arrows
+def gradient_of(log_p, x, t):
+    """The gradient of log p at each x."""
+    x = x.detach().requires_grad_()
+    return torch.autograd.grad(log_p(x, t, None).sum(), x)[0]
+
+
+T = 0.3
+side = torch.linspace(-0.9, 0.9, 11, dtype=torch.float64)
+places = torch.cartesian_prod(side, side)
+score_all, pull = score(everything, path)(places, T), gradient_of(log_p_upper, places, T)
+fields = {
+    r"score, $\nabla \log p(x_t)$": score_all,
+    r"classifier, $\nabla \log p(\mathrm{upper} \mid x_t)$": pull,
+    "their sum": score_all + pull,
+}
+figure, axes = plt.subplots(1, 3, figsize=(9, 3.3), sharey=True)
+for axis, (title, arrows) in zip(axes, fields.items(), strict=True):
+    for half, color in ((upper, figures.ORANGE), (~upper, figures.BLUE)):
+        axis.scatter(*(0.7 * cloud[half]).T, s=3, color=color)  # where they lie at t = 0.3: alpha is 0.7
+    axis.quiver(*places.T, *arrows.T, scale=100, width=0.007, color="black", alpha=0.75)
+    axis.set(title=title, xlabel="$x_1$", aspect="equal", xlim=(-1, 1), ylim=(-1, 1))
+axes[0].set_ylabel("$x_2$")
+show(
+    figure,
+    alt="Three fields of arrows over two half-moons. The score leads to both moons; the classifier's arrows lead away from the lower moon and vanish on the right of the upper one; the sum leads to the upper moon from everywhere.",
+    caption="Orange: the upper moon, faded as at t = 0.3. Blue: the lower one. Arrows in all three panels have the same scale.",
+)
+
+# %% [markdown]
+# <details><summary>Answer</summary>
+#
+# The sum leads to the upper moon from everywhere. The classifier's arrows vanish where the class is certain, as on the right of the upper moon, since $\log p$ is flat at 0 there. They are long where the class is
+# doubtful, and longest where it is wrong.
+#
+# </details>
+#
+# Why add them? Bayes' rule says $p(x_t \mid c) = p(x_t)\, p(c \mid x_t) / p(c)$. The logarithm turns the product into a sum, and the gradient with respect to $x_t$ drops $p(c)$, which does not depend on $x_t$:
+#
+# $$\nabla \log p(x_t \mid c) = \nabla \log p(x_t) + \nabla \log p(c \mid x_t)$$
+#
+# Nothing is approximated. So the third field should be the score of the upper moon alone, as if a second model had been trained on nothing else:
+
+# %%
+apart = (score_all + pull - score(only_upper, path)(places, T)).abs().max()
+print(f"largest difference between the sum and the score of the upper moon alone: {apart:.1e}")
+
+# %% [markdown]
+# ### Exercise 2 · A gradient for each image
 #
 # *easy, 6 minutes.*
 #
-# `log_p` is a function: pictures `x`, $(B, C, H, W)$, in, $B$ numbers out; picture $k$ alone decides number $k$. Return the gradient of each number by its own picture, $(B, C, H, W)$.
+# `log_p` is a function from images `x`, $(B, C, H, W)$, to $B$ numbers; number $k$ depends on image $k$ only. Return the gradient of each number with respect to its own image, $(B, C, H, W)$.
 #
 # <details><summary>Hint</summary>
 #
-# PyTorch takes the gradient of *one* number. Which number, made of the $B$, has for its gradient by picture $k$ exactly that of number $k$? And `x` has to be told that gradients will be asked of it.
+# PyTorch differentiates *one* number. Which single number, made of the $B$, has exactly the gradient of number $k$ at image $k$? And `x` has to be told that a gradient will be wanted.
 #
 # </details>
 
@@ -438,15 +254,51 @@ def gradient(log_p, x):
 check.l07_gradient(gradient)
 
 # %% [markdown]
-# ### Exercise 3 · From the score to the picture
+# ### From the score to the denoised estimate
+#
+# A sampler wants $\hat{x}_0$, not a score. Tweedie's formula (lesson 02) connects them: $\nabla \log p(x_t) = (\alpha \hat{x}_0 - x_t) / \sigma^2$. Write it down for both sides of the equation above, multiply
+# by $\sigma^2$, divide by $\alpha$, and put the scale $w$ before the classifier:
+#
+# $$\hat{x}_0^{\text{guided}} = \hat{x}_0 + w \, \frac{\sigma^2}{\alpha} \, \nabla \log p(c \mid x_t)$$
+#
+# Try it on the three numbers from the beginning.
+#
+# Before you run it: at $w = 1$ the result must be the posterior mean of a denoiser that knows the class is B. Which number is that?
+
+# %%
+(slope,) = torch.autograd.grad(p_b.log(), x)
+print(f"the slope of log p(B | x_t) at 0.2: {slope:.3f}")
+for w in (0, 1, 2):
+    print(
+        f"w = {w}: {x0_hat:.3f} + {w} * {sigma**2 / alpha} * {slope:.3f} = {x0_hat + w * sigma**2 / alpha * slope:.3f}"
+    )
+
+# %% [markdown]
+# <details><summary>Answer</summary>
+#
+# 0.8, the only number in class B. The classifier was never told it, yet its slope contains it. At $w = 2$ the estimate is larger than every number in the data: guidance extrapolates.
+#
+# </details>
+#
+# In code, `guide` wraps a denoiser, and the result is a denoiser again, so that every sampler can use it. One detail: on the flow schedule $\alpha = 0$ at $t = 1$, and
+# you cannot divide by 0, so guided sampling starts at $t = 0.99$.
+
+# %%
+guided = guide(everything, log_p_upper, path, scale=1.0)
+apart = (guided(places, T) - only_upper(places, T)).abs().max()
+print(f"largest difference between guide(...) at w = 1 and the denoiser of the upper moon: {apart:.1e}")
+
+# %% [markdown]
+# ### Exercise 3 · From the score to the image
 #
 # *medium, 8 minutes.*
 #
-# You have a belief `x0_hat` and the gradient of $\log p(c \mid x_t)$, both $(B, C, H, W)$; `alpha` and `sigma`, one a picture, $(B,)$; and a scale `w`. Return the guided belief, $(B, C, H, W)$. Do it on paper first, from Tweedie's formula and Bayes' rule.
+# You are given the estimate `x0_hat` and the gradient of $\log p(c \mid x_t)$, both $(B, C, H, W)$; `alpha` and `sigma`, one for each image, $(B,)$; and a scale `w`. Return the guided estimate, $(B, C, H, W)$. Before you
+# type, redo the derivation on paper.
 #
 # <details><summary>Hint</summary>
 #
-# Write Tweedie's formula twice, for the old and for the guided belief, with the same $x_t$. Subtract: $x_t$ falls out. Mind the shapes: $(B,)$ does not meet $(B, C, H, W)$ at the pictures.
+# Write Tweedie's formula twice, for the old and for the guided estimate, with the same $x_t$. Subtract one from the other: $x_t$ cancels. Then mind the shapes: $(B,)$ does not broadcast against $(B, C, H, W)$ along the images.
 #
 # </details>
 
@@ -464,15 +316,288 @@ def move(x0_hat, gradient, alpha, sigma, w):
 check.l07_move(move)
 
 # %% [markdown]
+# ## What does a scale above 1 sample?
+#
+# Scale 1 samples the class, exactly. Here are 300 noise points on their way to the upper moon at three scales. Gray, for comparison: the upper moon itself under the noise of that moment.
+#
+# Before you run it: will the points at $w = 16$ cover the moon too? The whole moon has the right class.
+
+# %%
+start = torch.randn(budget(full=300, smoke=40), 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+times = uniform(budget(full=30, smoke=6), path).clamp(max=0.99)
+states = {}
+for w in (1, 4, 16):
+    steps = heun(guide(everything, log_p_upper, path, w), start, times, path)
+    states[w] = [start, *(step.x for step in steps)]  # states[w][i] belongs to times[i]
+
+# %%
+# folded: the animation
+noise = torch.randn(upper.sum(), 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def frame(i):
+    with Page(740, 270) as page:
+        for k, (w, moving) in enumerate(states.items()):
+            axes = page.axes(
+                10 + 245 * k, 30, 230, 230, title=f"w = {w}", xlim=(-1.8, 2.2), ylim=(-1.8, 2.2), xticks=[], yticks=[]
+            )
+            axes.scatter(*path.add_noise(cloud[upper], noise, times[i]).T, s=5, color="0.75", lw=0)
+            axes.scatter(*moving[i].T, s=7, color=figures.ORANGE, lw=0)
+        page.text(12, 6, f"t = {times[i]:.2f}")
+        return page.image()
+
+
+show(
+    [frame(i) for i in range(len(times))],
+    alt="Animation of three clouds of orange points over gray ones as t falls: at w = 1 they cover the gray moon; at w = 4 and 16 they leave the gray cloud early and end bunched at its right side, partly off it.",
+    caption="Orange: guided samples. Gray: noisy data of the class. When do the two part?",
+)
+
+# %% [markdown]
+# <details><summary>Answer</summary>
+#
+# No. At $w = 1$ orange follows gray all the way. At $w = 16$ the two part while there is still much noise, and the points end crowded on the far side of the moon, away from the lower one; many lie beside the data.
+#
+# </details>
+#
+# You will often read that guidance samples "as if the class counted $w$ times". That density has a name. The **tilted density** of a class is $p(x)\,p(c \mid x)^w$, scaled to a total of 1: the density of the data, reweighted
+# toward points of which the classifier is sure. Do the samples above come from it?
+#
+# On the moons you can check, because there it can be sampled exactly. **Rejection sampling** draws from an easy density and keeps each draw with a probability chosen so that those kept are samples of another density.
+# Here you draw $x$ from $p(x)$ and keep it with probability $p(c \mid x)^w$.
+#
+# Before you run it: what will the exact samples look like at $w = 16$?
+
+# %%
+torch.manual_seed(0)  # of DDPM's fresh noise
+ends = {"exact": {}, "guided, Heun": {}, "guided, DDPM": {}}
+for w in states:
+    ends["exact"][w] = tilted(cloud, upper, w, STD, n=len(start))
+    ends["guided, Heun"][w] = states[w][-1]
+    *_, last = ddpm(guide(everything, log_p_upper, path, w), start, times, path)
+    ends["guided, DDPM"][w] = last.x
+    for name, sets in ends.items():
+        apart = torch.pdist(sets[w]).mean()
+        off = torch.cdist(sets[w], cloud[upper]).amin(1).mean()
+        print(f"w = {w:>2}, {name:<13} mean distance of two points {apart:.2f}, from the nearest data {off:.3f}")
+
+# %%
+# folded: exact and guided samples side by side
+figure, axes = plt.subplots(3, 3, figsize=(8, 6.2), sharex=True, sharey=True)
+for row, (name, sets), color in zip(axes, ends.items(), (figures.GREEN, figures.ORANGE, figures.PURPLE), strict=True):
+    for axis, (w, x) in zip(row, sets.items(), strict=True):
+        for half, gray in ((upper, "0.6"), (~upper, "0.8")):
+            axis.scatter(*cloud[half].T, s=2, color=gray)
+        axis.scatter(*x.T, s=5, color=color)
+        axis.set(aspect="equal", xlim=(-1.3, 1.3), ylim=(-0.8, 0.8), title=f"{name}, w = {w}")
+show(
+    figure,
+    alt="Three rows of three panels. Exact samples of the tilted density cover the upper moon at w = 1, 4 and 16 alike. Guided samples cover it at w = 1; at 4 and 16 they bunch at its right end, with Heun beside the data, with DDPM on them.",
+    caption="Top row: exact samples of p(x) p(upper | x)^w. Below: what guidance samples. Only the first column agrees.",
+)
+
+# %% [markdown]
+# <details><summary>Answer</summary>
+#
+# Just like those at $w = 1$, nearly. On clean data the classifier is sure almost everywhere on the moon, $p(c \mid x) \approx 1$, and 1 to the power of 16 is 1.
+#
+# </details>
+#
+# So *guidance does not sample the tilted density*. What goes wrong? At any one time, the guided score is the score of a tilted density, that of the noisy data, $p(x_t)\,p(c \mid x_t)^w$. But these densities do not
+# fit together: if you add noise to tilted data, you do not get tilted noisy data. Under noise the classifier is unsure even on the right moon:
+
+# %%
+for t in (0.0, 0.2, 0.4, 0.6, 0.8):
+    x = path.add_noise(ends["exact"][1], start, t)
+    print(f"t = {t}: mean p(upper | x_t) of noisy points of the upper moon: {log_p_upper(x, t).exp().mean():.2f}")
+
+# %% [markdown]
+# At high noise the classifier doubts, and $w$ multiplies its pull away from everything doubtful. Later it doubts no longer, and nothing brings the points back along the moon.
+#
+# [Bradley and Nakkiran 2024](https://arxiv.org/abs/2408.09000) prove as much for classifier-free guidance (lesson 09), whose guided score is the same: neither DDPM nor DDIM samples the tilted density, and they differ from each other,
+# as the last two rows above do (Heun solves the ODE of DDIM). In the limit of small steps, they show, guided DDPM takes turns: a step of deterministic denoising *for the class*, then a step of Langevin dynamics, random motion that draws the points toward the tilted density *of that noise level*.
+# That second step, a corrector, is what puts the points in the last row back onto the data.
+#
+# Then why does everybody use guidance? Because exact samples of the tilted density would not help: they are nearly those of $w = 1$, and with images too, since clean ones leave a good classifier in little doubt. What guidance does instead is more useful. It moves samples away from whatever is
+# ambiguous *under noise*, toward the typical examples of a class, and you pay with variety. It helps with imperfect networks too: they err most where data are rare, and samples that are pushed toward the typical stay out of such regions
+# (an argument of [Karras et al. 2024](https://arxiv.org/abs/2406.02507)). So treat $w$ as a dial whose effect you measure, not as an exponent whose effect you know.
+#
+# ## Why not use the classifier we have?
+#
+# For digits we already have a very good classifier, the judge of lesson 04. But it has to read $x_t$, and it was trained on clean digits. Beside it is a classifier made for this lesson. A
+# **noise-conditional classifier** is trained on noisy images and told the time $t$, so that it can say how likely each class is under that much noise. Ours is the encoder of a small UNet with a linear layer at its end
+# (`minidiff train noisy_classifier`, some minutes on one core).
+#
+# Now $x_t = \alpha x_0 + \sigma \varepsilon$ differs from a clean digit in two ways: it is noisy, and it is *faded*, since $\alpha < 1$ turns the black ground gray. To tell which of the two matters, the judge gets three inputs: $x_t$, the faded digit
+# $\alpha x_0$ without any noise, and $x_t / \alpha$, which is noisy but not faded.
+#
+# Before you run it: which of the two will trouble the judge first, noise or fading?
+
+# %%
+few = digits.images[: budget(full=1000, smoke=100)]
+labels, clean_z = digits.labels[: len(few)], pipe.fold.encode(few)
+eps = torch.randn(clean_z.shape, generator=torch.Generator().manual_seed(0))
+TIMES = torch.tensor([0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99])
+NAMES = "judge on x_t", "judge on alpha x_0", "judge on x_t / alpha", "noise-conditional on x_t"
+reads = {name: [] for name in NAMES}
+with torch.no_grad():
+    for t in TIMES:
+        x, alpha = path.add_noise(clean_z, eps, t), float(1 - t)
+        logits = [judge(pipe.fold.decode(z)) for z in (x, alpha * clean_z, x / alpha)]
+        logits.append(classifier(x, path.net_time(t).to(x).expand(len(x))))
+        for name, p in zip(NAMES, logits, strict=True):
+            sure, answer = p.softmax(1).max(1)
+            reads[name].append([(answer == labels).double().mean().item(), sure.mean().item()])
+print("right / mean confidence     " + "".join(f"{f't = {TIMES[k]:.1f}':>14}" for k in (1, 2, 3, 5, 7)))
+for name, values in reads.items():
+    print(f"{name:<28}" + "".join(f"{f'{values[k][0]:.0%} / {values[k][1]:.0%}':>14}" for k in (1, 2, 3, 5, 7)))
+
+# %%
+# folded: accuracy and confidence against t
+figure, axes = plt.subplots(1, 4, figsize=(9.4, 2.7), sharey=True)
+TITLES = "judge on $x_t$", r"judge on $\alpha x_0$", r"judge on $x_t / \alpha$", "noise-conditional on $x_t$"
+for axis, title, values in zip(axes, TITLES, reads.values(), strict=True):
+    right, sure = torch.tensor(values).T
+    color = figures.ORANGE if title == TITLES[-1] else figures.BLUE
+    axis.plot(TIMES, right, marker="o", ms=4, color=color, label="fraction right")
+    axis.plot(TIMES, sure, ls="--", color="black", lw=1.2, label="mean confidence")
+    axis.axhline(0.1, lw=1, color=figures.GRAY, ls=":")
+    axis.set(title=title, xlabel="time t", ylim=(0, 1.05))
+axes[0].legend(loc="center right", fontsize=8)
+axes[0].set_ylabel("fraction")
+show(
+    figure,
+    alt="Four panels over time. The judge's accuracy falls to 0.1 by t = 0.3 on noisy and on merely faded digits while its confidence is 1; unfaded it falls more slowly; the noise-conditional classifier's accuracy and confidence fall together.",
+    caption="Where the dashed line lies above the dots, the classifier is surer than it should be. Dotted: guessing.",
+)
+
+# %% [markdown]
+# <details><summary>Answer</summary>
+#
+# Fading. At $t = 0.3$ a faded digit without a grain of noise is as unreadable to the judge as $x_t$ itself, though you would read it at a glance: in training the ground was always black. Undo the fading, and the judge
+# copes with a little noise, but not with much.
+#
+# </details>
+#
+# A **distribution shift** is a difference between the data a network was trained on and the data it is used on. Here are two at once, and only by separating them do you learn which one did the damage. (Had we plotted only the first panel, we
+# would have blamed the noise.)
+#
+# The worst of it is the dashed line: the judge is blind and does not know it. It is the gradient of that false confidence that would pull. A classifier is **calibrated** if it is right as often as it says: of the answers given with 80 % confidence, 80 % are right
+# ([Guo et al. 2017](https://arxiv.org/abs/1706.04599)). The noise-conditional classifier cannot see through heavy noise either, but its confidence falls with its accuracy. Near $t = 1$ it finds all
+# classes about equally likely, its gradient is small, and the denoiser is left alone.
+#
+# Let the judge guide anyway: once on $x_t$, and once at its best, on $x_t / \alpha$ and only at $t \le 0.3$, where it can still read something. The noise-conditional classifier guides the last row. A guide
+# must not mark its own work, so each time another network reads the results.
+#
+# Before you run it: pulling only at $t \le 0.3$ leaves the judge several steps. Are they enough?
+
+# %%
+asked = digits.labels[: budget(full=100, smoke=20)]
+
+
+def judge_on_x(x, time):
+    return judge(pipe.fold.decode(x))
+
+
+def judge_late(x, time):
+    logits = judge(pipe.fold.decode(x / (1 - time / 1000)[:, None, None, None]))  # time is 1000 t, alpha is 1 - t
+    return logits * (time <= 300)[:, None]  # above t = 0.3 all classes are equal: no gradient
+
+
+@torch.no_grad()
+def read(images):
+    """What the noise-conditional classifier says of finished images, at t = 0: probabilities (N, 10)."""
+    return classifier(pipe.fold.encode(images), torch.zeros(len(images))).softmax(1)
+
+
+by = {
+    "judge on $x_t$": draw(asked, 4.0, guided_by=judge_on_x),
+    r"judge on $x_t / \alpha$, t ≤ 0.3": draw(asked, 4.0, guided_by=judge_late),
+    "noise-conditional": draw(asked, 4.0),
+}
+
+# %%
+sheet(
+    by.values(),
+    list(by),
+    asked,
+    alt="Three rows of ten images. Guided by the judge on x_t: broken strokes and specks. By the judge at t ≤ 0.3 only: digits, mostly not those wanted. By the noise-conditional classifier: clean digits, as wanted.",
+    caption="The title is the digit that was wanted; w = 4 in all rows. Only the last guide was trained on noise.",
+)
+first, second, third = by.values()
+for name, images in (("judge on x_t", first), ("judge on x_t / alpha, at t ≤ 0.3", second)):
+    found = (read(images).argmax(1) == asked).double().mean()
+    print(f"guided by the {name}: the noise-conditional classifier reads {found:.0%} as wanted")
+found = (judged(judge, third)[1] == asked).double().mean()
+print(f"guided by the noise-conditional classifier: the judge reads {found:.0%} as wanted")
+
+# %% [markdown]
+# <details><summary>Answer</summary>
+#
+# No. The second row has proper digits, because the judge no longer does harm, but hardly more of them are right than by chance: at $t = 0.3$ the digit is decided. A guide must be able to read while there is
+# much noise.
+#
+# </details>
+#
+# ## The gradient as an image
+#
+# What does the classifier "say"? Its gradient has the shape of an image, so look at it. Take one noisy four, and ask for three classes. Orange: more ink here would make the class likelier. Blue: less ink would.
+#
+# Before you run it: the classifier sees a four. Toward which of the classes 4, 9 and 7 will the gradient be weakest?
+
+# %%
+# folded: one four at three noise levels, and the gradients toward three classes
+WANTED, MOMENTS = (4, 9, 7), (0.3, 0.5, 0.7)
+four = digits.images[(digits.labels == 4).nonzero()[3]]
+LIMIT = 1.0  # the colours of all nine gradients reach from -LIMIT to LIMIT
+with Page(860, 500) as page:
+    for r, t in enumerate(MOMENTS):
+        x, top = path.add_noise(pipe.fold.encode(four), eps[:1], t), 34 + 155 * r
+        with torch.no_grad():
+            p = classifier(x, path.net_time(torch.tensor([t], dtype=torch.float64)).to(x)).softmax(1)[0]
+        page.text(4, top + 50, f"t = {t}")
+        page.picture(four[0] / 2 + 0.5, 62, top, 112, "" if r else "clean")
+        page.picture(pipe.fold.decode(x)[0] / 3 + 0.5, 196, top, 112, "" if r else "$x_t$")
+        for k, wanted in enumerate(WANTED):
+            toward = classifier_log_p(classifier, torch.tensor([wanted]), path.net_time)
+            pull = pipe.fold.decode(gradient_of(toward, x, t))[0, 0]
+            words = f"p({wanted}) = {p[wanted]:.2f}, length {pull.norm():.1f}"
+            page.picture(
+                signed(pull / LIMIT), 330 + 146 * k, top, 112, "" if r else f"toward {wanted}", words, frame="0.8"
+            ).xaxis.label.set_size(8)
+    bar = page.axes(778, 34, 14, 422, xticks=[], ylim=(-LIMIT, LIMIT), ylabel="change of log p per unit of ink")
+    ramp = signed(torch.linspace(LIMIT, -LIMIT, 128)[:, None] / LIMIT)
+    bar.imshow(ramp.permute(1, 2, 0), extent=(0, 1, -LIMIT, LIMIT), aspect="auto")
+    bar.yaxis.tick_right()
+    bar.yaxis.set_label_position("right")
+    bar.set_yticks([-1, 0, 1])
+    bar.grid(False)
+    picture = page.image()
+show(
+    picture,
+    alt="A four at t = 0.3, 0.5 and 0.7, and the classifier's gradients toward 4, 9 and 7, with their lengths. Toward 4 they are almost blank at low noise; toward 9 the gap at the top is orange; at high noise they cover the whole digit.",
+    caption="Orange: more ink. Blue: less. The colour bar is the same for all nine gradients.",
+)
+
+# %% [markdown]
+# <details><summary>Answer</summary>
+#
+# Toward 4, at low noise: it already sees one, so there is hardly anything to improve.
+#
+# </details>
+#
+# Then look at the shapes. At low noise the advice is local: to get a nine, close the gap at the top. At $t = 0.7$ it covers the whole digit. A gradient is advice for the
+# *next small change* only; after every step, denoiser and classifier look again.
+#
 # ### Exercise 4 · All of it
 #
 # *hard, 12 minutes.*
 #
-# `denoise(x, t)` returns the belief, `classify(x, t)` the logits $(B, K)$ of a classifier of *noisy* pictures. `x` has shape $(B, C, H, W)$, `t`, `alpha`, `sigma` and `w` are numbers, `labels` has shape $(B,)$. Return the guided belief. Use nothing of `minidiff`.
+# `denoise(x, t)` returns $\hat{x}_0$, and `classify(x, t)` returns logits, $(B, K)$, of a classifier of *noisy* images. `x` has shape $(B, C, H, W)$; `t`, `alpha`, `sigma` and `w` are numbers; `labels` has shape $(B,)$. Return the guided estimate. Use nothing from `minidiff`.
 #
 # <details><summary>Hint</summary>
 #
-# Exercises 1 to 3, one after the other. At each step ask: who is shown what, and what is the gradient taken by?
+# Exercises 1 to 3, one after the other. At each step ask: what does each network get as its input, and with respect to what is the gradient taken?
 #
 # </details>
 
@@ -493,6 +618,187 @@ def belief(denoise, classify, x, t, labels, alpha, sigma, w):
 check.l07_belief(belief)
 
 # %% [markdown]
-# ## Where to go next
+# ## How hard should you pull?
 #
-# A class steered noise, and it took a network that knows ten classes. Words can say far more. Lesson 08 brings words and pictures into one space; lesson 09 lets them steer.
+# Now turn the dial all the way. Two readers look at the results: the judge, which took no part in guiding, and the guide itself.
+#
+# Before you run it: at $w = 64$ images get worse. Which of the two readers will notice?
+
+# %%
+drawn = {w: draw(asked, float(w), seed=500) for w in budget(full=(0, 1, 4, 16, 64), smoke=(0, 4, 64))}
+print(f"{'scale':>6} {'judge reads it as wanted':>26} {'guide reads it as wanted':>26} {'confidence of the guide':>26}")
+for w, images in drawn.items():
+    p = read(images)
+    right = [(answers == asked).double().mean() for answers in (judged(judge, images)[1], p.argmax(1))]
+    sure = p[torch.arange(len(asked)), asked].mean()  # in the digit that was wanted
+    print(f"{w:>6} {right[0]:>26.0%} {right[1]:>26.0%} {sure:>26.1%}")
+sheet(
+    drawn.values(),
+    [f"w = {w}" for w in drawn],
+    asked,
+    alt="Rows of ten digits at rising scales: at 0 arbitrary digits, at 4 and 16 clean ones as wanted, at 64 thick strokes on a speckled ground.",
+    caption="Go down a column. Where is the digit best, and what goes wrong in the last row?",
+)
+
+# %% [markdown]
+# <details><summary>Answer</summary>
+#
+# The judge. Compare the two columns in the last row of the table: the guide still reads many more of these images as wanted than the judge does. Either the guide likes what it has made (more on that below), or specks
+# disturb the judge more, which never saw noise. Most likely both; a second noise-conditional classifier, trained apart from the first, could tell.
+#
+# </details>
+#
+# A longer run comes with the course (`python benchmarks/guidance.py`). It also measures
+# diversity (lesson 04), the mean distance between images of one class, relative to real digits, and it compares with *classifier-free guidance*, which you have used since lesson 00 and which
+# [lesson 09](09_text_to_image.ipynb) explains: there the denoiser itself knows the digit.
+#
+# Before you run it: accuracy cannot exceed 100 %. Can diversity exceed that of real digits?
+
+# %%
+# folded: accuracy and diversity from assets/guidance.json
+known = json.loads(asset("guidance.json").read_text())
+figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3))
+for kind, name, color, marker in (
+    ("classifier guidance", "classifier guidance", figures.ORANGE, "o"),
+    ("cfg", "classifier-free guidance", figures.BLUE, "s"),
+):
+    lines = [row for row in known["rows"] if row["guidance"] == kind]
+    scales = range(len(lines))
+    left.errorbar(
+        scales, [r["accuracy"] for r in lines], [2 * r["error"] for r in lines], marker=marker, color=color, label=name
+    )
+    right.plot(scales, [r["diversity"] for r in lines], marker=marker, color=color, label=name)
+    print(
+        f"{name}, {known['n']} {known['split']} labels, {known['steps']} steps of {known['sampler']} (± one standard error)"
+    )
+    for r in lines:
+        print(
+            f"  scale {r['scale']:>3g}: the judge reads {r['accuracy']:6.1%} ± {r['error']:.1%} as wanted, diversity {r['diversity']:.2f}"
+        )
+right.axhline(1, color="black", lw=1, ls=":", label="real digits")
+left.set(title="read as wanted by the judge", ylim=(0, 1.05), ylabel="fraction")
+right.set(title="diversity within a class", ylim=(0, None), ylabel="relative to real digits")
+for axis in (left, right):
+    axis.set_xlabel("guidance scale w")
+    axis.set_xticks(list(scales), [f"{r['scale']:g}" for r in lines])
+    axis.legend(fontsize=8, loc="lower right")
+show(
+    figure,
+    alt="Left: accuracy rises from 0.09 at scale 0 to nearly 1 at scale 4 for both kinds of guidance, and falls slightly at 32 for classifier guidance. Right: diversity starts at 1.6, falls below 1, and rises again to 1.2 at scale 32 for classifier guidance.",
+    caption="Left: bars are two standard errors. Right: below the dotted line, images of a class differ less than real ones do.",
+)
+
+# %% [markdown]
+# <details><summary>Answer</summary>
+#
+# It does, at both ends, and it is not a good sign. At scale 0 and 1 many images lie between two digits, and half an eight differs from every eight. At the largest scales strokes swell and specks appear (look at the sheet above): distances between
+# broken images are large too.
+#
+# </details>
+#
+# Scale 1, exact for the moons, is too weak for digits: classifier and denoiser are only approximately right. From there to scale 4 accuracy rises and diversity falls, the
+# fidelity-diversity trade-off of lesson 04. Beyond 4 accuracy has nothing left to gain.
+#
+# ## Where it fails: the guide is not the judge
+#
+# Leave the denoiser out. Start with gray noise, and let the classifier alone change the image, fifty small steps uphill on $\log p(7)$ at $t = 0$.
+#
+# Before you run it: what will the image look like when the classifier is certain that it is a seven?
+
+# %%
+sevens = torch.full((6,), 7)
+climb = classifier_log_p(classifier, sevens, path.net_time)
+x = 0.3 * torch.randn(6, 4, 14, 14, generator=torch.Generator().manual_seed(3)) - 0.5
+stages = [x]
+for _ in range(50):
+    pull = gradient_of(climb, x, 0.0)
+    x = (x + 0.3 * pull / pull.flatten(1).norm(dim=1)[:, None, None, None]).clamp(-1, 1)
+    stages.append(x)
+stages = [pipe.fold.decode(x) for x in stages]
+print("p(seven), by the guide:", [f"{p:.1%}" for p in read(stages[-1])[:, 7]])
+print("p(seven), by the judge:", [f"{p:.1%}" for p in judge(stages[-1]).softmax(1)[:, 7]])
+
+
+# %%
+# folded: the climb as an animation, and before and after
+def climbing(step):
+    images = stages[step]
+    with Page(520, 250) as page:
+        page.picture(images[0] / 2 + 0.5, 12, 30, 196, f"step {step}")
+        bars = page.axes(290, 30, 200, 180, ylim=(0, 1.02), title="probability of a seven")
+        with torch.no_grad():
+            both = [read(images)[0, 7].item(), judge(images).softmax(1)[0, 7].item()]
+        bars.bar(["guide", "judge"], both, color=[figures.ORANGE, figures.BLUE])
+        return page.image()
+
+
+show(
+    [climbing(step) for step in (*range(16), *range(20, 51, 5))],
+    alt="Animation: a gray noise image changes slightly while the bar of the guide rises to 1 and the bar of the judge stays at 0.",
+    caption="Guide: the classifier that is climbed. Judge: a classifier that is not.",
+)
+grid(
+    [stages[0] / 2 + 0.5, stages[-1] / 2 + 0.5],
+    ["before", "after"],
+    alt="Six images of gray noise before and after the climb; faint strokes have appeared, but no sevens.",
+    caption="To the guide, everything in the second row is certainly a seven.",
+)
+
+# %% [markdown]
+# <details><summary>Answer</summary>
+#
+# Like noise. The guide is certain, and you see no seven. (The judge says no as well, but that proves little: you know how it fares on gray ground. Trust your eyes.)
+#
+# </details>
+#
+# An **adversarial example** is an input made to fool a classifier: a real image changed imperceptibly ([Szegedy et al. 2013](https://arxiv.org/abs/1312.6199)), or noise that is read with full confidence
+# ([Nguyen et al. 2014](https://arxiv.org/abs/1412.1897)). A classifier of digits has seen nothing but digits, and its gradient leads uphill, whether there are digits that way or not. In guided sampling the denoiser keeps it in check, for it knows
+# what digits look like. The larger $w$ is, the less the denoiser counts.
+#
+# **Goodhart's law** says that when a measure becomes a target, it ceases to be a good measure. So never let a guide judge its own images.
+#
+# There is a second cost. A classifier of noisy images must be trained, with labels, for every new set of classes. "A red seven in the top left corner" is not one of them.
+#
+# ## Conditioning is not guidance
+#
+# | | what the denoiser knows | what pushes |
+# |---|---|---|
+# | scale 0 | nothing | nothing |
+# | classifier guidance, this lesson | nothing | the gradient of a classifier |
+# | conditioning, scale 1 in lesson 00 | the class | nothing |
+# | classifier-free guidance, scale above 1 | the class | the difference that knowing it makes |
+#
+# **Conditioning** means that the denoiser gets the class as an input and has learned in training what to do with it: it models $p(x_0 \mid c)$ itself. **Guidance** is a push during sampling, on top of what the
+# denoiser models. Classifier-free guidance ([Ho and Salimans 2022](https://arxiv.org/abs/2207.12598)) uses both: by the equations above, the conditional estimate minus the unconditional one *is* a classifier's gradient, times $\sigma^2 / \alpha$, and
+# no classifier had to be trained. Lesson 09 takes it up from there, with words in place of classes.
+#
+# ## From the equation to the code
+#
+# | in words | equation | in code |
+# |---|---|---|
+# | what the classifier says | $\log p(c \mid x_t)$ | {{classifier_guidance.classifier_log_p: return -F.cross_entropy(classifier(x, time), labels.to(x.device)}} |
+# | its gradient, for each image | $\nabla_{x_t} \log p(c \mid x_t)$ | {{guidance.guide: (gradient,) = torch.autograd.grad(log_p(x, as_time(t), x0_hat).sum(), x)}} |
+# | the guided estimate | $\hat{x}_0 + w \, \frac{\sigma^2}{\alpha} \nabla \log p$ | {{guidance.guide: return x0_hat.detach() + scale * sigma**2 / alpha * gradient}} |
+# | score and estimate | $(\alpha \hat{x}_0 - x_t) / \sigma^2$ | {{ideal.score: return (alpha * denoise(x, t) - x) / sigma**2}} |
+# | an exact sample of the tilted density | keep $x$ with probability $p(c \mid x)^w$ | {{tilted.tilted: < p_class**w}} |
+# | a digit as the classifier learns it | $x_t = \alpha x_0 + \sigma \varepsilon$ | {{classifiers.noisy_digits: x = schedule.add_noise(x0, torch.randn(x0.shape, generator=generator), t)}} |
+# | guided sampling starts where $\alpha > 0$ | $t \le 0.99$ | {{options.LAST_GUIDED: LAST_GUIDED = 0.99}} |
+#
+# ## What you can do now
+#
+# You can make an unconditional model generate the class you want, say what the scale buys and what it costs, and check whether a classifier deserves to guide. What is still missing: words. A
+# classifier knows ten classes, and every sentence would be a class of its own. [Lesson 08](08_clip.ipynb) brings words and images into one space, and lesson 09 lets them steer.
+#
+# The field moved on from classifiers of noisy images. Classifier-free guidance needs none; and where a network reads clean images only, one can hand it $\hat{x}_0$ instead of $x_t$ and differentiate
+# through the denoiser, an approximation known as diffusion posterior sampling ([Chung et al. 2022](https://arxiv.org/abs/2209.14687)). In lesson 09 CLIP guides that way.
+#
+# ## Further reading
+#
+# - [Dhariwal and Nichol 2021, *Diffusion models beat GANs on image synthesis*](https://arxiv.org/abs/2105.05233): classifier guidance on ImageNet; section 4 is this lesson.
+# - [Song et al. 2021, *Score-based generative modeling through stochastic differential equations*](https://arxiv.org/abs/2011.13456): the same sum of two gradients, before it had a scale.
+# - [Bradley and Nakkiran 2024, *Classifier-free guidance is a predictor-corrector*](https://arxiv.org/abs/2408.09000): what guidance does not sample, and what it does instead.
+# - [Ho and Salimans 2022, *Classifier-free diffusion guidance*](https://arxiv.org/abs/2207.12598): guidance without a classifier.
+# - [Karras et al. 2024, *Guiding a diffusion model with a bad version of itself*](https://arxiv.org/abs/2406.02507): why guidance improves images, and how to improve them without losing variety.
+# - [Chung et al. 2022, *Diffusion posterior sampling for general noisy inverse problems*](https://arxiv.org/abs/2209.14687): guidance by anything that can be computed from $\hat{x}_0$.
+# - [Guo et al. 2017, *On calibration of modern neural networks*](https://arxiv.org/abs/1706.04599): networks that are surer than they are right.
+# - [Szegedy et al. 2013, *Intriguing properties of neural networks*](https://arxiv.org/abs/1312.6199) and [Nguyen et al. 2014, *Deep neural networks are easily fooled*](https://arxiv.org/abs/1412.1897): adversarial examples, and white noise that is certainly a lion.
