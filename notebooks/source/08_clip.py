@@ -422,7 +422,7 @@ show_pieces(
 # A **token** is a piece of text, often a word or a part of one, that a network reads as a unit, by its number in a fixed vocabulary. The tokenizer can spell any text, so nothing is unknown. Whether it is *understood* is another question: no
 # training caption contained these fragments.
 #
-# Start and end get tokens of their own, and all texts are padded to one length, 24 here and 77 in OpenAI's CLIP, with more end tokens. Longer texts are cut, without a word:
+# Start and end get tokens of their own, and all texts are padded to one length, 24 here and 77 in OpenAI's CLIP, with more end tokens. Longer texts are cut without warning:
 
 # %%
 print(tokenizer("a red seven")[0].tolist())
@@ -656,8 +656,8 @@ show(
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# The background first, since it fills most of the image; then the digit's colour; then the shape. Many pixels tell red from yellow, few tell a one from an eight. After half a minute the blocks of two are still even:
-# this network hardly tells digits apart, and the shipped one, twice the size, does after 5,000 steps.
+# The background first, since it fills most of the image; then the digit's colour; then the shape. Many pixels tell red from yellow, few tell a one from an eight. After half a minute
+# this network still confuses the two digits of each block; the shipped one, twice the size and trained for 5,000 steps, does not.
 #
 # </details>
 
@@ -701,7 +701,7 @@ grid(
 )
 
 # %% [markdown]
-# To you the first two queries mean the same. But in training, "a three in yellow" always went on with "on blue" or another background; a caption that stops there is new to the network, and it takes the yellow for the background. It has not learned English. It has learned
+# To you the first two queries mean the same. But in training, "a three in yellow" always went on with "on blue" or another background; a caption that stops there is new to the network, and it takes the yellow for the background. It has not learned English, but
 # which captions go with which images.
 #
 # How good is it? In this game an image has to find its own caption among 100, nine of which differ from it in the digit alone. *Cost: about 10 seconds.*
@@ -860,12 +860,12 @@ for a, b in (("true", "swapped"), ("true", "backwards"), ("backwards", "swapped"
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Backwards, you can still guess what is meant; swapped, the caption is simply false. To the network the two are about equally wrong. It tells the true caption from the swapped one every time, but what it knows is the order of *these* captions, and no grammar beyond it.
+# Backwards, you can still guess what is meant; swapped, the caption is simply false. To the network the two are about equally wrong. It tells the true caption from the swapped one every time, but what it knows is the order of *these* captions. It does not know grammar.
 #
 # </details>
 #
 # That it notices swapped words at all is not to be taken for granted. On photographs, CLIP and its relatives did little better than chance when two captions with the same words had to be assigned to two
-# images ([Thrush et al. 2022](https://arxiv.org/abs/2204.03162)). The loss explains why: if no wrong caption in a batch has the same words in another order, a bag of words is enough ([Yuksekgonul et al. 2023](https://arxiv.org/abs/2210.01936)). In our small world such captions do turn up.
+# images ([Thrush et al. 2022](https://arxiv.org/abs/2204.03162)). The loss offers an explanation: if no wrong caption in a batch has the same words in another order, a bag of words is enough ([Yuksekgonul et al. 2023](https://arxiv.org/abs/2210.01936)). In our small world such captions do turn up.
 #
 # Next: counting, "not", and something from outside this world.
 #
@@ -902,7 +902,7 @@ bars(
 #
 # </details>
 #
-# *Counting:* the only true caption, the third, comes last. Its "sevens" is not a word of the training captions, and no training image showed two digits. But "a small red *two*" fits nearly as well as a seven: almost everything else in it agrees. OpenAI's CLIP
+# *Counting:* the third caption, the only one that tells the whole truth, comes last. Its "sevens" is not a word of the training captions, and no training image showed two digits. But "a small red *two*" fits nearly as well as a seven: almost everything else in it agrees. OpenAI's CLIP
 # struggles with counting too (Radford et al., section 6).
 #
 # *Outside its world:* there is no answer "none of these". A cosine says only that one caption fits better than another, so always compare, and never judge by a single value. Note the last bar: "a four" is true, but no training caption was that short, and it
@@ -937,7 +937,7 @@ widgets.clip(clip, tokenizer)
 #
 # `CLIPConfig()` without arguments is OpenAI's ViT-L/14, whose text encoder reads the prompts of Stable Diffusion 1.x. The classes, the loss and the loop are the same as ours.
 #
-# | | ours | OpenAI's ViT-L/14 (Radford et al. 2021, sections 2.2 to 2.5) |
+# | | ours | OpenAI's ViT-L/14 (Radford et al. 2021, section 2) |
 # |---|---|---|
 # | parameters | 478 thousand | 428 million |
 # | pairs of image and text | composed as needed: 4,900 scenes in 55,000 handwritten digits | 400 million from the internet |
