@@ -404,8 +404,11 @@ def smallest(found: Evidence) -> str:
     i = min(size, key=size.__getitem__)
     got, expected, label = found.got[i], found.expected[i], found.cases[i].label
     if [x.shape for x in got] != [y.shape for y in expected]:
-        shapes = [", ".join(str(tuple(x.shape)) for x in tensors) for tensors in (expected, got)]
-        line = f"At {label}: expected the shape {shapes[0]}, got {shapes[1]}. The answer is {exercise.returns}."
+        if exercise.returns.startswith("a list"):
+            sizes = [f"a list of length {sum(x.numel() for x in tensors)}" for tensors in (expected, got)]
+        else:
+            sizes = ["the shape " + ", ".join(str(tuple(x.shape)) for x in tensors) for tensors in (expected, got)]
+        line = f"At {label}: expected {sizes[0]}, got {sizes[1].removeprefix('the shape ')}. The answer is {exercise.returns}."
     else:
         line = next(
             _difference(exercise, x, y, label)
