@@ -5,7 +5,7 @@ import torch
 
 from minidiff.course.figures import plan as figures_planner
 from minidiff.course.figures.page import WIDTH, few
-from minidiff.course.planner import GPUS, Plan, Work, bytes_kept, hours, memory, work
+from minidiff.course.planner import FREE, GPUS, Plan, Work, bytes_kept, hours, memory, work
 from minidiff.networks import UNet, UNetConfig, flops
 
 SMALL = UNetConfig(4, 4, (32, 64), attention=(False, True), layers=1, heads=4, context_dim=64, groups=8)
@@ -81,7 +81,7 @@ def test_a_plan():
 
 def test_parts_until_it_fits():
     def left(plan, batch):
-        return GPUS[plan.gpu].memory * 1e9 - sum(memory(plan.work, batch).values())
+        return (1 - FREE) * GPUS[plan.gpu].memory * 1e9 - sum(memory(plan.work, batch).values())
 
     plan = Plan(gpu="A100 40 GB")  # 32 pictures on each
     assert plan.parts > 1 and left(plan, -(-32 // plan.parts)) >= 0 > left(plan, -(-32 // (plan.parts - 1)))

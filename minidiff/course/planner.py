@@ -28,6 +28,7 @@ GPUS = {
     "H100": GPU(989, 80),
     "H200": GPU(989, 141),
 }
+FREE = 0.1  # of a GPU's memory: for what lives for a moment, and for what the libraries set aside
 
 
 class Work(NamedTuple):
@@ -122,8 +123,8 @@ class Plan:
 
     @property
     def parts(self) -> int:
-        """In how many parts a GPU must compute its images, one after the other, to fit into memory; 0 if none do."""
-        mine, capacity = self.per_gpu, GPUS[self.gpu].memory * 1e9
+        """In how many parts a GPU must compute its images, one after the other, to leave FREE of its memory; 0 if none do."""
+        mine, capacity = self.per_gpu, (1 - FREE) * GPUS[self.gpu].memory * 1e9
         return next((n for n in range(1, mine + 1) if sum(memory(self.work, -(-mine // n)).values()) <= capacity), 0)
 
     @property

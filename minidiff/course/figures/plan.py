@@ -3,7 +3,7 @@
 from PIL import Image
 
 from minidiff.course.figures.page import COLOURS, FIGURES, GRAY, RED, WIDTH, Page, few
-from minidiff.course.planner import GPUS, Plan, memory
+from minidiff.course.planner import FREE, GPUS, Plan, memory
 from minidiff.registry import register
 
 
@@ -20,6 +20,7 @@ def planner(plan: Plan = Plan()) -> Image.Image:
             axes.barh(0, size / 1e9, left=left, color=colours[k % len(colours)], label=f"{name}: {size / 1e9:.1f}")
             left += size / 1e9
         axes.axvline(capacity / 1e9, color=RED)
+        axes.axvspan((1 - FREE) * capacity / 1e9, capacity / 1e9, color=RED, alpha=0.15, lw=0)  # kept free
         above = axes.get_xaxis_transform()
         axes.text(capacity / 1e9, 1.04, plan.gpu, color=RED, ha="center", va="bottom", fontsize=9, transform=above)
         axes.legend(loc="upper left", bbox_to_anchor=(0, -0.75), ncols=3, fontsize=9, borderpad=0)
