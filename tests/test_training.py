@@ -105,6 +105,23 @@ def test_a_run_that_was_stopped_and_resumed_equals_one_that_was_not(digits, tmp_
     assert nothing_left == []
 
 
+def test_batches_before_a_checkpoint_are_not_made(digits, tmp_path):
+    made = []
+
+    def batches():
+        for number, batch in enumerate(data.batches(digits, 16)):
+            yield lambda number=number, batch=batch: (made.append(number), batch)[1]
+
+    def steps(stop):
+        return list(itertools.islice(train(network(), flow(), FLOW, batches(), config, null=10, folder=tmp_path), stop))
+
+    config = TrainConfig(steps=8, warmup=2)
+    steps(5)
+    made.clear()
+    steps(None)
+    assert made == [0, 5, 6, 7]  # the first, by which a run is told from others, and those that are left
+
+
 def test_fused_is_asked_for_and_computes_nearly_the_same(digits, monkeypatch):
     told, whole = [], torch.optim.AdamW
 

@@ -4,6 +4,7 @@ import copy
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,9 @@ from minidiff.training.loop import TrainConfig, train
 from minidiff.training.optimise import Progress
 from minidiff.training.recipe import Recipe, Run, reported
 
-# Images (B, C, H, W), or latents, and what each shows: labels (B,), captions, or text states (B, L, D); without end
-Batches = Iterator[tuple[Tensor, Any]]
+# Images (B, C, H, W), or latents, and what each shows: labels (B,), captions, or text states (B, L, D); without end.
+# A function that makes them is called when their step is trained: the batches before a checkpoint are passed over.
+Batches = Iterator[tuple[Tensor, Any] | Callable[[], tuple[Tensor, Any]]]
 Steps = Generator[Progress[Conditional]]
 
 
@@ -131,14 +133,15 @@ def fit(
     """Train the model's network on images, folded as the model wants them; see `train`."""
     fold = SpaceToDepth(model.fold)
 
-    def folded() -> Iterator[tuple[Tensor, Tensor]]:
-        for step, (images, shown) in enumerate(batches):
-            images = mirrored(images, config.seed, step) if flip else images
-            yield fold.encode(images), tokenizer(shown) if tokenizer else shown
+    def folded(step: int, batch: Any) -> tuple[Tensor, Tensor]:
+        images, shown = batch() if callable(batch) else batch
+        images = mirrored(images, config.seed, step) if flip else images
+        return fold.encode(images), tokenizer(shown) if tokenizer else shown
 
     schedule, pred = SCHEDULES[model.schedule](), PREDICTIONS[model.prediction]
     null: Any = tokenizer("")[0] if tokenizer else net.text_encoder.null  # the empty caption, as in Stable Diffusion
-    return train(net, schedule, pred, folded(), config, null=null, folder=folder, about=about)
+    ready = (partial(folded, step, batch) for step, batch in enumerate(batches))
+    return train(net, schedule, pred, ready, config, null=null, folder=folder, about=about)
 
 
 def seconds_a_step(trial: Iterator[Progress], count: int = 20, patience: float = 20.0) -> float:

@@ -1,6 +1,6 @@
 """Training a diffusion model: a generator, so that the caller samples, logs and stops at will."""
 
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from minidiff.diffusion import Prediction, Schedule
 from minidiff.training.loss import TIMES, loss
 from minidiff.training.optimise import Net, OptimConfig, Progress, optimise
+
+Batch = tuple[Tensor, Tensor | None]  # x0, and the condition of each or None
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ def train(
     net: Net,
     schedule: Schedule,
     pred: Prediction,
-    batches: Iterable[tuple[Tensor, Tensor | None]],
+    batches: Iterable[Batch | Callable[[], Batch]],
     config: TrainConfig = TrainConfig(),
     *,
     null: Tensor | int | None = None,
@@ -33,13 +35,14 @@ def train(
 ) -> Generator[Progress[Net]]:
     """Train the denoiser `net` in place, on the device it is on; yields after every step. Ho et al. 2020, algorithm 1.
 
-    batches: (x0, condition) from the first step on, the same at every call; x0 (B, C, H, W). null: the condition that
-    means nothing, of the shape of one condition; None never drops any. folder, about: see `optimise`, the loop itself.
+    batches: (x0, condition) from the first step on, the same at every call, or functions that make them, called when
+    their step comes; x0 (B, C, H, W). null: the condition that means nothing, of the shape of one condition; None
+    never drops any. folder, about: see `optimise`, the loop itself.
     """
     device = next(net.parameters()).device
 
-    def examples(batch: tuple[Tensor, Tensor | None], generator: torch.Generator) -> tuple[Tensor | None, ...]:
-        x0, condition = batch
+    def examples(batch: Batch | Callable[[], Batch], generator: torch.Generator) -> tuple[Tensor | None, ...]:
+        x0, condition = batch() if callable(batch) else batch
         t = TIMES[config.times](len(x0), generator)
         eps = torch.randn(x0.shape, generator=generator)
         if null is not None and condition is not None:

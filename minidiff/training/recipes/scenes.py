@@ -1,23 +1,25 @@
 """Scenes from text, in the latents of a VAE; latents and text states are computed as the scenes are drawn."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import count
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from minidiff.data.scenes import SIDE, scene_batches
+from minidiff.data.scenes import SIDE, Scenes, scenes
 from minidiff.device import pick_device
 from minidiff.files import asset
 from minidiff.formats.clip import load_clip
 from minidiff.formats.model_config import ModelConfig
 from minidiff.formats.vae import load_vae
-from minidiff.networks import UNetConfig
+from minidiff.networks import CLIP, VAE, UNetConfig
+from minidiff.tokenizer import Tokenizer
 from minidiff.training.denoiser import DenoiserRecipe
 from minidiff.training.loop import TrainConfig
 from minidiff.training.recipe import RECIPES
 
-READER, VAE = "clip_scenes", "weights/scenes/vae"
+READER, TAKES = "clip_scenes", "weights/scenes/vae"
 
 SCENES = ModelConfig(
     name="scenes",
@@ -30,25 +32,31 @@ SCENES = ModelConfig(
 
 
 @torch.no_grad()
-def encoded(batch: int, seed: int, _: Any = None) -> Iterator[tuple[Tensor, Tensor]]:
-    """Latents (B, c, h, w), the posteriors' means, and the captions' states (B, L, D), without end, on the CPU.
+def encoded(drawn: Scenes, vae: VAE, clip: CLIP, tokenizer: Tokenizer) -> tuple[Tensor, Tensor]:
+    """Latents (B, c, h, w), the posteriors' means, and the captions' states (B, L, D), on the CPU."""
+    device = next(vae.parameters()).device
+    return vae.encode(drawn.images).cpu(), clip.text_model(tokenizer(drawn.captions).to(device)).cpu()
+
+
+def batches(batch: int, seed: int, _: Any = None) -> Iterator[Callable[[], tuple[Tensor, Tensor]]]:
+    """`encoded` by the shipped VAE and text tower, without end: functions, so that a resumed run need not make those before.
 
     They are drawn and encoded on the best device there is: a GPU is not fed by one core.
     """
     device = pick_device(None)
-    vae, (clip, tokenizer) = load_vae(asset(VAE), device), load_clip(READER, device)
-    for scenes in scene_batches(batch, seed=seed, device=device):
-        yield vae.encode(scenes.images).cpu(), clip.text_model(tokenizer(scenes.captions).to(device)).cpu()
+    parts = load_vae(asset(TAKES), device), *load_clip(READER, device)
+    for number in count(1):
+        yield lambda number=number: encoded(scenes(batch, "train", seed, number, device), *parts)
 
 
 RECIPES["scenes"] = DenoiserRecipe(
     about="things in places, from text that clip_scenes's text tower reads, in the latents of a VAE; no weights yet",
     after='draw with it: minidiff sample "an owl in the snow, fluent style" --model {folder}',
     config=SCENES,
-    batches=encoded,
+    batches=batches,
     batch=32,
     train=TrainConfig(steps=30_000, lr=8e-4, warmup=500, betas=(0.9, 0.99), times="noisier"),  # at 2e-3 it diverged
     reader=READER,
-    vae=VAE,
+    vae=TAKES,
     fast=True,
 )
