@@ -33,7 +33,7 @@ def fitting(model: Model, name: str | None = None) -> Evaluation:
 
     A TextToImage has its own by its name, else by the data set of its labels. A CLIP has no name: by its image size.
     """
-    first, known = model[0], evaluations()
+    first, known = model[0], dict(sorted(evaluations().items()))  # in the same order whatever was imported first
     if isinstance(first, CLIP):
         names, size = list(known), (3, *2 * [first.config.vision.size])
     else:
