@@ -37,7 +37,7 @@ import jupytext
 import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
-from PIL import Image, ImageSequence
+from PIL import Image, ImageChops, ImageSequence, ImageStat
 from traitlets.config import Config
 
 import minidiff
@@ -256,12 +256,21 @@ def small(png: str) -> str:
     for k, frame in enumerate(frames):
         every.paste(frame, (0, k * picture.height))
     palette = every.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    if len(frames) == 1 and error(every, palette) > 1:  # a gradient, of which the octree makes bands, or noise
+        finer = every.quantize(256, Image.Quantize.MEDIANCUT, kmeans=1, dither=Image.Dither.NONE)
+        palette = finer if error(every, finer) < 1 else palette
+    palette.putpalette([255 if value > 251 else value for value in palette.getpalette()])  # white stays white
     first, *rest = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     still = picture.info.get("default_image", False)  # the first frame is for viewers that do not play it
     moving = {"save_all": True, "append_images": rest, "duration": times[still:], "default_image": still, "loop": 0}
     buffer = io.BytesIO()
     first.save(buffer, "PNG", optimize=True, **(moving if rest else {}))
     return base64.b64encode(buffer.getvalue()).decode()
+
+
+def error(whole: Image.Image, few: Image.Image) -> float:
+    """The mean difference of a picture in few colours from the whole one, of 255, in the channel where it is largest."""
+    return max(ImageStat.Stat(ImageChops.difference(whole, few.convert("RGB"))).mean)
 
 
 GLOSSARY = "The terms of the course, each in the sentence that explains it. `make notebooks` writes this page."

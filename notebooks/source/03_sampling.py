@@ -24,7 +24,7 @@ import torch
 from minidiff import TextToImage, data
 from minidiff.course import checks as check, figures, widgets
 from minidiff.course.lessons import budget, grid, show, style
-from minidiff.diffusion import FLOW, cfg, cosine, ddim, ddpm, dpmpp_2m, euler, flow, heun, ideal, uniform
+from minidiff.diffusion import FLOW, cosine, ddim, ddpm, denoiser, dpmpp_2m, euler, flow, heun, ideal, uniform
 
 style()
 
@@ -189,11 +189,11 @@ for t in (0.9, 0.6, 0.4, 0.1):
 # ## One step of DDPM, by hand
 #
 # Now a real seven, noised to $t = 0.6$, and the network's estimate of it. (The network works on four channels of
-# 14x14: each 2x2 block of pixels is folded into one position, to save time. `cfg` is guidance, for lesson 09;
-# here all that matters is that `denoise(x, t)` returns $\hat{x}_0$.)
+# 14x14: each 2x2 block of pixels is folded into one position, to save time.)
 
 # %%
-denoise = cfg(pipe.net.unet, schedule, FLOW, pipe.encode(["7"]), pipe.encode_negative(None, 1), scale=2.0)
+context = pipe.encode(["7"])  # the prompt
+denoise = denoiser(pipe.net.unet, schedule, FLOW, context)  # denoise(x, t) returns x0_hat
 
 digits = data.mnist("validation")
 x0 = pipe.fold.encode(digits.images[digits.labels == 7][:1]).to(pipe.device)
@@ -276,7 +276,7 @@ print(f"by hand   {mean + std * fresh[pixel].item():.6f}")
 print(f"ddpm      {step.x[pixel].item():.6f}")
 
 # %% [markdown]
-# ### May you use one Gaussian?
+# ### Is one Gaussian enough?
 #
 # The prior took $\hat{x}_0$ for the truth. But in the toy, at $t = 0.8$, the clean value may still be near $-1$ or near $+1$. There you can
 # compute the exact distribution of $x_\text{to}$, with the true prior. Here it is for a long, a medium and a short step:
@@ -285,7 +285,7 @@ print(f"ddpm      {step.x[pixel].item():.6f}")
 # folded: the exact p(x_to | x_t) of the toy, and DDPM's Gaussian
 line = torch.linspace(-2.5, 2.5, 1001, dtype=torch.float64)
 x_now, x0_now = at(0.8).item(), toy_denoise(at(0.8), 0.8).item()
-figure, axes = plt.subplots(1, 3, figsize=(8, 2.4))
+figure, axes = plt.subplots(1, 3, figsize=(8, 2.4), sharey=True)
 for axis, to in zip(axes, (0.2, 0.5, 0.75), strict=True):
     k = 0.2 / (1 - to)
     variance = 0.8**2 - (k * to) ** 2
@@ -296,16 +296,16 @@ for axis, to in zip(axes, (0.2, 0.5, 0.75), strict=True):
     axis.plot(line, gaussian, color=COLOUR["ddpm"], label="DDPM's Gaussian")
     axis.set(title=f"from t = 0.8 to {to}", xlabel=r"$x_{\mathrm{to}}$", yticks=[])
 axes[0].legend(loc="upper left", fontsize=8)
-axes[0].set(ylim=(0, 2.9))
+axes[0].set(ylim=(0, 2.3))
 show(
     figure,
     alt="Three panels. For the long step the exact density has two bells and the Gaussian sits between them; for the short step the two agree.",
-    caption="The shorter the step, the better one Gaussian fits; in a long step it lands between the two bells.",
+    caption="The shorter the step, the better one Gaussian fits.",
 )
 
 # %% [markdown]
-# In a short step the Gaussian is legitimate; in a long one it lands between the two modes. That is why the first diffusion models
-# took many small steps ([Sohl-Dickstein et al. 2015](https://arxiv.org/abs/1503.03585)).
+# In a long step the Gaussian lands between the two modes, where there are hardly any data. In the medium step it is centred well but too narrow: it ignores
+# that $x_0$ is still uncertain. In a short step it fits, which is why the first diffusion models took many small steps ([Sohl-Dickstein et al. 2015](https://arxiv.org/abs/1503.03585)).
 #
 # **Ancestral sampling** starts with pure noise and draws each less noisy image at random, given the one before it, until it is clean.
 # Ho et al. took 1000 steps; here are 50. The library's samplers are generators: they yield the new `x`, the estimate `x0_hat` they made it
@@ -327,11 +327,9 @@ grid(
 )
 
 # %% [markdown]
-# ### Exercise 4 · DDPM's step
+# ### Exercise 1 · DDPM's step
 #
 # *medium, 12 minutes.*
-#
-# (The exercises are numbered from easy to hard, and 6 is an extra; each stands where its idea appears.)
 #
 # Write the DDPM step. `x`, `x0_hat` and `noise` are tensors of one shape, the other four are numbers. It must hold for any two times,
 # the last step included, where `sigma_to` is 0. Return the new `x`.
@@ -361,21 +359,21 @@ check.l03_ancestral_step(ancestral_step)
 # %% [markdown]
 # ## Without fresh noise: DDIM
 #
-# Every DDPM step throws dice. Are they needed? Look at what is in $x_t$:
+# Every DDPM step rolls dice. Are they needed? Look at what is in $x_t$:
 
 # %%
 eps_hat = (x - alpha * x0_hat) / sigma  # so that x = alpha * x0_hat + sigma * eps_hat, exactly
 mixed = 0.7 * x0_hat + 0.3 * eps_hat
 grid(
     [[pipe.decode(z)[0] for z in (x, x0_hat, eps_hat, mixed)]],
-    titles=["$x_t$, t = 0.6", r"estimate $\hat{x}_0$", r"the rest, $\hat\varepsilon$", "mixed anew, t = 0.3"],
+    titles=["$x_t$, t = 0.6", r"estimate $\hat{x}_0$", r"the rest, $\hat\varepsilon$", "recombined, t = 0.3"],
     side=1.4,
     alt="Four images: a noisy seven, the estimate of the seven, the estimate of the noise, and a less noisy seven.",
     caption="0.4 times the second plus 0.6 times the third is the first; 0.7 and 0.3 times the same two give the fourth.",
 )
 
 # %% [markdown]
-# Once you have an estimate of the image, you have one of the noise: it is what is left. Nothing new has to be drawn.
+# Once you have an estimate of the image, you have one of the noise: what is left.
 #
 # $$\begin{aligned}
 # \hat\varepsilon &= (x_t - \alpha_t \hat{x}_0) / \sigma_t && \text{so that } x_t = \alpha_t \hat{x}_0 + \sigma_t \hat\varepsilon \\
@@ -384,19 +382,21 @@ grid(
 # \end{aligned}$$
 #
 # **DDIM** ([Song, Meng and Ermon 2020](https://arxiv.org/abs/2010.02502), equation 12 without its noise) splits $x_t$ into an estimated image and
-# estimated noise, and mixes the two anew in the proportions of the next time. The third line is the same step, written as
+# estimated noise, and recombines them in the proportions of the next time. The third line is the same step, written as
 # Euler's method for
 #
 # $$dx = \hat{x}_0\, d\alpha + \hat\varepsilon\, d\sigma.$$
 #
-# The **probability-flow ODE** is an equation without randomness whose solutions, started from noise, have at every time $t$ the distribution
-# of noisy data. This is it. ([Song et al. 2021](https://arxiv.org/abs/2011.13456) write it with the score, which is $-\hat\varepsilon / \sigma_t$.)
-# All three lines, at our pixel:
+# This is the probability-flow ODE of lesson 02, with the score written as $-\hat\varepsilon / \sigma_t$ ([Song et al. 2021](https://arxiv.org/abs/2011.13456)): each
+# point moves with the mean velocity of all noisy data at its position, so at every $t$ the distribution is that of noisy data.
+#
+# On `flow`, $\alpha$ and $\sigma$ are linear in $t$, and this is ordinary Euler in $t$. On a curved schedule it is not: DDIM uses the exact changes of $\alpha$
+# and $\sigma$, and approximates only $\hat{x}_0$ and $\hat\varepsilon$. Here it is at our pixel:
 
 # %%
 noise_hat = eps_hat[pixel].item()
 print(f"x_t {noisy:+.4f}   x0_hat {clean:+.4f}   eps_hat {noise_hat:+.4f}")
-print(f"mixed by hand   {alpha_to * clean + sigma_to * noise_hat:.6f}")
+print(f"DDIM by hand    {alpha_to * clean + sigma_to * noise_hat:.6f}")
 print(f"Euler by hand   {noisy + (alpha_to - alpha) * clean + (sigma_to - sigma) * noise_hat:.6f}")
 for sampler in (ddim, euler):
     (step,) = sampler(denoise, x, [t, t_to], schedule)
@@ -432,7 +432,7 @@ axes[0].set_ylabel("x")
 show(
     figure,
     alt="Two panels over a gray density that splits into two bands as t falls: jagged trajectories of DDPM on the left, smooth ones of DDIM on the right.",
-    caption="Gray: the density of noisy data, which splits into two modes as t falls. Both samplers follow it.",
+    caption="Gray: the density of noisy data, at each t scaled to its own maximum. It splits into two modes, and both samplers follow it.",
 )
 
 # %% [markdown]
@@ -443,10 +443,10 @@ show(
 #
 # </details>
 #
-# Without fresh noise, the start decides everything: with enough evaluations, the same noise always gives the same image. So there is a right answer
+# Without fresh noise, the start decides everything: with enough evaluations, every deterministic solver turns the same noise into the same image. So there is a right answer
 # to approach, and *how few evaluations are enough* becomes a question of numerical analysis.
 #
-# ### Exercise 1 · DDIM's step
+# ### Exercise 2 · DDIM's step
 #
 # *easy, 5 minutes.*
 #
@@ -454,7 +454,7 @@ show(
 #
 # <details><summary>Hint</summary>
 #
-# Two lines. The first finds the noise that `x` must contain if `x0_hat` is right. The second mixes the two for the new time.
+# Two lines. The first finds the noise that `x` must contain if `x0_hat` is right. The second combines the two for the new time.
 #
 # </details>
 
@@ -472,7 +472,7 @@ def ddim_step(x, x0_hat, alpha, sigma, alpha_to, sigma_to):
 check.l03_ddim_step(ddim_step)
 
 # %% [markdown]
-# ### Exercise 2 · The loop
+# ### Exercise 3 · The loop
 #
 # *easy, 8 minutes.*
 #
@@ -511,11 +511,11 @@ check.l03_walk(sample)
 # grid([[pipe.decode(x)[0] for x in ends]], titles=["3 NFE", "20 NFE"])
 # ```
 #
-# ### Exercise 6 · Catch the bug
+# ### Exercise 4 · Catch the bug
 #
 # *medium, 8 minutes.*
 #
-# Now you write the test. The check hands your function several versions of `ddim_step` from exercise 1: two are right, the others are wrong in one
+# Now you write the test. The check hands your function several versions of `ddim_step` from exercise 2: two are right, the others are wrong in one
 # way each. Return True if the one you are given is right; return False, or let an `assert` fail, if it is not.
 #
 # <details><summary>Hint</summary>
@@ -589,8 +589,8 @@ show(
 # **Heun's method** ([Karras et al. 2022](https://arxiv.org/abs/2206.00364)) takes a trial step with Euler, evaluates the slope at
 # its end too, and steps with the mean of both slopes: two function evaluations a step.
 #
-# **DPM-Solver++(2M)** ([Lu et al. 2022](https://arxiv.org/abs/2211.01095)) remembers its last estimate, draws a line through the last two,
-# and reads it at the middle of the coming step: one function evaluation a step.
+# **DPM-Solver++(2M)** ([Lu et al. 2022](https://arxiv.org/abs/2211.01095)) draws a line through its last two estimates, as functions of
+# $\log(\alpha/\sigma)$, reads it at the middle of the coming step, and takes a DDIM step with that value: one function evaluation a step.
 #
 # Compare them at equal cost. This is the error at the end of the trajectory:
 
@@ -606,9 +606,9 @@ for nfe in (8, 16, 32, 64):
 
 # %% [markdown]
 # Euler's error halves when the evaluations double. From 16 on, those of the other two fall faster. (At 8, Heun is lucky: its error is just changing
-# sign. And 2M needs a few evaluations behind it before its line is any good.)
+# sign.)
 #
-# ### Exercise 3 · Heun's step
+# ### Exercise 5 · Heun's step
 #
 # *medium, 8 minutes.*
 #
@@ -641,7 +641,7 @@ check.l03_heun_step(heun_step)
 # Each row is a sampler, each column a number of evaluations, and every pair starts from the same two noise images, with the prompts *4* and *8*. (Heun's last step, to
 # $t = 0$, is an Euler step, so $n$ steps of Heun cost $2n - 1$ evaluations.)
 #
-# Before you run it: which two rows will be identical, and which row will end in different digits?
+# Before you run it: which two rows will be identical, and which row will show different handwriting?
 
 # %%
 budgets, rows = (3, 5, 9, 19), []
@@ -649,7 +649,7 @@ for name in COLOUR:
     rows.append([])
     for nfe in budgets:
         n = (nfe + 1) // 2 if name == "heun" else nfe
-        pair = pipe.decode(pipe.latents(["4", "8"], steps=n, sampler=name, scale=2.0, seed=5))
+        pair = pipe.decode(pipe.latents(["4", "8"], steps=n, sampler=name, scale=1.0, seed=5))
         rows[-1].append(torch.cat(list(pair), dim=2))
 grid(
     rows,
@@ -657,14 +657,17 @@ grid(
     titles=[f"{nfe} NFE" for nfe in budgets],
     side=1.68,
     alt="A grid of a four and an eight for five samplers and four numbers of evaluations; the rows ddim and euler are the same, ddpm differs.",
-    caption="Read it row by row: four samplers approach the same two digits, ddpm goes elsewhere.",
+    caption="Read it row by row: four samplers approach the same two images, ddpm ends in other handwriting.",
 )
 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# `ddim` and `euler` are identical, as the algebra promised. They, `heun` and `dpmpp_2m` solve the same equation and approach the same two digits.
-# `ddpm` adds fresh noise on the way and ends in other digits, different ones for each number of evaluations.
+# `ddim` and `euler` are identical, as the algebra promised. They, `heun` and `dpmpp_2m` solve the same equation and approach the same two images.
+# `ddpm` adds fresh noise on the way and ends in another 4 and another 8, different for each number of evaluations.
+#
+# With up to 3 evaluations `dpmpp_2m` *is* Euler: its first and last steps are Euler steps, and from pure noise, where $\log(\alpha/\sigma) = -\infty$, there is
+# no line to draw yet.
 #
 # </details>
 #
@@ -672,8 +675,8 @@ grid(
 #
 # Now measured. For each sampler and number of evaluations we generate the same digits from the same noise, without guidance ($w = 1$), and
 # compute two numbers. *Accuracy*: does an evaluation classifier, which we call the judge, read the digit that was asked for? *Fréchet distance*: how far is the cloud of
-# generated digits from the cloud of real ones, in the features of the judge? Lesson 04 asks what both numbers are worth. The yardstick is the floor:
-# real vs. real at the same n.
+# generated digits from the cloud of real ones, in the features of the judge? Lesson 04 asks what both numbers are worth. The yardstick is the floor,
+# real vs. real at the same n, with the same labels: real digits with exactly the labels that we generate, against the other real ones.
 #
 # Before you run it: at 5 evaluations, will you be able to tell Euler from Heun by the quality of the digits?
 #
@@ -691,31 +694,42 @@ wanted = digits.labels[:n_digits]  # the mix of labels of real digits
 
 
 def measure(name, n):
-    """Accuracy, Fréchet distance, and the total variance of the features relative to real ones."""
+    """Accuracy and Fréchet distance of a sampler with n steps."""
     images = []
     for part in wanted.split(100):
         prompts, seed = [str(d) for d in part.tolist()], 100 * len(images)
         images.append(pipe.decode(pipe.latents(prompts, steps=n, sampler=name, scale=1.0, seed=seed)))
     features, answers = judged(judge, torch.cat(images) * 2 - 1)
-    variance = features.var(0).sum() / real.var(0).sum()
-    return (answers == wanted).double().mean().item(), frechet(features, real[n_digits:]), variance.item()
+    return (answers == wanted).double().mean().item(), frechet(features, real[n_digits:])
+
+
+# %%
+def matched_floor(draws=20):
+    """Fréchet distances of real digits, drawn at random with exactly the wanted labels, to the other real ones."""
+    generator, distances = torch.Generator().manual_seed(0), []
+    for _ in range(draws):
+        order = torch.randperm(len(real), generator=generator)
+        ours = torch.cat([order[digits.labels[order] == d][: int((wanted == d).sum())] for d in range(10)])
+        others = torch.ones(len(real), dtype=torch.bool).index_fill(0, ours, False)
+        distances.append(frechet(real[ours], real[others]))
+    return torch.tensor(distances)
 
 
 # %%
 results = {name: {} for name in ("ddpm", "euler", "heun", "dpmpp_2m")}
-print(f"n = {n_digits} digits, w = 1\n{'sampler':<10}{'NFE':>5}{'accuracy':>10}{'Fréchet':>9}{'variance / real':>17}")
+print(f"n = {n_digits} digits, w = 1\n{'sampler':<10}{'NFE':>5}{'accuracy':>10}{'Fréchet':>9}")
 for name, found in results.items():
     for nfe in budget(full=(1, 2, 3, 5, 9, 19), smoke=(1, 3)):
         if name == "heun" and nfe % 2 == 0:
             continue  # n steps of Heun are 2n - 1 evaluations
         found[nfe] = measure(name, (nfe + 1) // 2 if name == "heun" else nfe)
-        accuracy, distance, variance = found[nfe]
-        print(f"{name:<10}{nfe:>5}{accuracy:>10.1%}{distance:>9.2f}{variance:>17.2f}")
-low, deviation = floor(real, n_digits)
-far = (real - real.mean(0)).norm(dim=1)
-usual, usual_deviation = floor(real[far < far.quantile(0.99)], n_digits)
-print(f"\nfloor, real vs. real at n = {n_digits}: {low:.2f}, standard deviation over 20 draws {deviation:.2f}")
-print(f"the same without the oddest 1 % of real digits: {usual:.2f}, standard deviation {usual_deviation:.2f}")
+        print(f"{name:<10}{nfe:>5}{found[nfe][0]:>10.1%}{found[nfe][1]:>9.2f}")
+matched = matched_floor()
+low, deviation = matched.mean().item(), matched.std().item()
+print(
+    f"\nfloor, real vs. real, n = {n_digits}, the same labels: {low:.2f}, standard deviation over 20 draws {deviation:.2f}"
+)
+print("the same with random labels: {:.2f}, standard deviation {:.2f}".format(*floor(real, n_digits)))
 
 # %%
 # folded: the Fréchet distance by NFE, one panel a sampler
@@ -724,11 +738,10 @@ for axis, name in zip(axes, results, strict=True):
     for other, found in results.items():
         mine = other == name
         axis.plot(
-            list(found), [distance for _, distance, _ in found.values()],
+            list(found), [distance for _, distance in found.values()],
             color=COLOUR[name] if mine else "0.8", marker="o" if mine else None, markersize=5, zorder=2 + mine,
         )  # fmt: skip
     axis.axhspan(low - deviation, low + deviation, color=figures.SKY, alpha=0.3, linewidth=0)
-    axis.axhline(usual, color=figures.SKY, linestyle="--", linewidth=1)
     axis.set(title=name, xlabel="NFE", xscale="log", yscale="log")
     axis.set_xticks([1, 2, 5, 10, 20], ["1", "2", "5", "10", "20"])
     axis.set_yticks([1, 2, 5, 10, 20, 40], ["1", "2", "5", "10", "20", "40"])
@@ -737,25 +750,23 @@ axes[0].set_ylabel("Fréchet distance (log)")
 axes[0].text(20, low, "floor", ha="right", va="center", fontsize=9)
 show(
     figure,
-    alt="Four panels, one for each sampler, of the Fréchet distance against evaluations: all fall steeply from 1 to 3 and are flat afterwards, within or below the blue band.",
-    caption="Colour: this sampler; gray: the others. Band: the floor, real vs. real at the same n; dashed: without the oddest 1 % of real digits.",
+    alt="Four panels, one for each sampler, of the Fréchet distance against evaluations: all fall steeply from 1 to 3 and are nearly flat afterwards, close above the narrow blue band.",
+    caption="Colour: this sampler; gray: the others. Band: the floor, real vs. real at the same n and with the same labels, one standard deviation up and down.",
 )
 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# No. One evaluation is bad, since its digits are averages. After about 3 all four curves are flat, and those of Euler and Heun differ
-# by much less than the band is wide.
+# No. One evaluation is bad, since its digits are averages. From about 3 evaluations on, Euler and Heun differ by less than the band is wide.
 #
 # </details>
 #
-# What is left are errors of the network, and no solver corrects those. (These digits are small and easy; large images need more evaluations.)
+# After about 3 evaluations the three deterministic curves are flat: what is left is the network's error, which a more exact solver follows faithfully. (These digits
+# are small and easy; large images need more evaluations.) `ddpm` keeps improving up to 9 and ends lower: in these runs, fresh noise seems to wash out part of that error,
+# as [Karras et al. 2022](https://arxiv.org/abs/2206.00364) describe in section 4. One run of each is a hint, not proof.
 #
-# How can a curve lie *below* real vs. real? It is not a few odd digits: without the oddest 1 % the floor is about the same (last line). It is not a lack of variety
-# either: the last column is close to 1. It is the labels. Digits drawn at random have a few fours too many or too few, and the judge's features are mostly about the label;
-# our samples have one fixed mix of labels, which happens to be close to that of all digits. Real digits drawn with exactly these labels gave a distance
-# of 0.67 with a standard deviation of 0.07 (40 draws), and nothing in the table is clearly below that. When a result is better than real, look for what differs
-# besides the quality.
+# Why a floor with the same labels? The judge's features are mostly about the label, and digits drawn at random have a few fours too many or too few: their floor (last
+# line) is higher and much less certain, and from 3 evaluations on every sampler would have looked better than real. When a result is better than real, look for what differs besides the quality.
 #
 # And *good* is not *exact*: a sampler may end far from the true solution, in a digit that is just as good. How exact each solver is, you can measure too.
 #
@@ -801,8 +812,17 @@ for (name, values), marker in zip(measured.items(), "sD^", strict=True):
     axis.plot(evaluations, values, marker=marker, color=COLOUR[name], label=name)
 for p, name, where in ((1, "euler", 1.6), (2, "heun", 0.45)):
     axis.plot(
-        evaluations, [where * measured[name][0] * (evaluations[0] / n) ** p for n in evaluations], "--", color=figures.GRAY, label=f"slope {p}"
+        evaluations, [where * measured[name][0] * (evaluations[0] / n) ** p for n in evaluations], "--", color=figures.GRAY
     )  # fmt: skip
+    middle = where * measured[name][0] / 4**p
+    axis.text(
+        40,
+        middle * (1.25 if p == 1 else 0.7),
+        f"slope {p}",
+        color=figures.GRAY,
+        ha="left" if p == 1 else "right",
+        va="center",
+    )
 log_log(axis)
 axis.legend(fontsize=9)
 show(
@@ -818,7 +838,7 @@ show(
 # Order is not everything. Heun and 2M are parallel, and yet at equal cost Heun is the more exact here. On another problem
 # it may be the other way round.
 #
-# ### Exercise 5 · Measure an order
+# ### Exercise 6 · Measure an order
 #
 # *hard, 10 minutes.*
 #
@@ -853,6 +873,8 @@ check.l03_order(order)
 #
 # Left: training pairs of the schedule that you have used all along, each point joined to its noise by a straight line. Middle and right: sampling trajectories
 # from the same noise.
+#
+# Before you run it: the training pairs of `cosine` lie on arcs. Which schedule has the longer sampling trajectories?
 
 # %%
 # folded: training pairs and sampling trajectories in the plane
@@ -889,30 +911,36 @@ for title in list(panels)[1:]:
     print(f"{title:<18} a trajectory is {length.mean():.2f} times as long as the straight line between its ends")
 
 # %% [markdown]
+# <details><summary>Answer</summary>
+#
+# `flow`, the schedule of the straight lines. There everything first heads for the middle, because $x_t$ itself shrinks. `cosine` keeps the variance, and the same
+# trajectories bend less: divide $x_t$ on `cosine` by $\alpha + \sigma$, and it is on `flow`. Much of the hook is a choice of units.
+#
+# </details>
+#
 # **Flow matching** trains a network to predict the velocity along the straight line from an image to its noise, and samples by following the
 # predicted velocity back ([Lipman et al. 2022](https://arxiv.org/abs/2210.02747); [Liu et al. 2022](https://arxiv.org/abs/2209.03003) call it rectified flow). Set
 # $\alpha_t = 1 - t$ and $\sigma_t = t$:
 #
 # $$x_t = (1 - t)\,x_0 + t\,\varepsilon, \qquad u = \frac{dx_t}{dt} = \varepsilon - x_0, \qquad x_\text{to} = x_t + (t_\text{to} - t)\,\hat u$$
 #
-# The last formula is the Euler step from above. So this kind of flow matching is not another kind of model: it is a schedule, and $u$ is what the network predicts.
-# The shipped model is such a network; in the code its prediction is called `FLOW`. (The $v$ of lesson 02, $\alpha\varepsilon - \sigma x_0$, is something else.)
+# The last formula is the Euler step from above. (Both papers count time the other way, from noise at 0 to data at 1, so their velocity has the opposite sign.) Squared error in
+# $u$ is squared error in $x_0$ divided by $t^2$. So this is not another kind of model: flow matching is a schedule, a prediction and a weighting of the loss.
+# The shipped model is such a network; in the code its prediction is called `FLOW`.
 # At our pixel, with the raw output of the network and no $\hat{x}_0$ in sight:
 
 # %%
-from minidiff.diffusion import denoiser, predict
+from minidiff.diffusion import predict
 
-context = pipe.encode(["7"])
-plain = denoiser(pipe.net.unet, schedule, FLOW, context)  # without guidance
 with torch.no_grad():
     u = predict(pipe.net.unet, schedule, x, t, context)
-(step,) = euler(plain, x, [t, t_to], schedule)
+(step,) = euler(denoise, x, [t, t_to], schedule)
 print(f"x + (t_to - t) * u    {(x + (t_to - t) * u)[pixel].item():.6f}")
 print(f"euler on flow()       {step.x[pixel].item():.6f}")
 
 # %% [markdown]
-# Why do the trajectories bend? Many training lines pass through the same point at the same time. The network cannot know which of them it is on, and predicts
-# their *mean* velocity. At first $\hat{x}_0$ is the mean of all data, and everything heads for the middle; then one cluster wins, and the trajectory turns.
+# Why do the trajectories bend at all? Many training lines pass through the same point at the same time, and the network predicts
+# their *mean* velocity. At first that leads towards the mean of all data; on the way one cluster wins, and the trajectory turns towards it.
 #
 # Is it the bend that makes a sampler slow? Make the data a single point. Then $\hat{x}_0$ never changes, and trajectories are straight on `flow` and arcs on
 # `cosine`. Compare one evaluation with 200:
@@ -957,12 +985,12 @@ grid(
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# C is right. *D* had 2 evaluations: the soft edges of the first estimate are still there. *A* started too late: the network was told that pure
-# noise is an image with some noise on it, took it at its word, and turned accidents of the noise into strokes. *B* lacks the last step, and
+# C is right. *D* had 2 evaluations: the soft edges of the first estimate are still there. *A* started too late: told that pure
+# noise is an image with some noise on it, the network turned accidents of the noise into strokes. *B* lacks the last step, and
 # *E* had noise added in the last step: both leave the grain of the last noise level, and by the picture alone you cannot tell which it was.
 #
-# You will meet all four. Loops lose their last step because $n$ steps need $n + 1$ times. And DDPM with the *large* variance, that of the
-# forward step, does not lose its noise at $\sigma_\text{to} = 0$ by itself: the code has to.
+# You will meet all four. Loops lose their last step because $n$ steps need $n + 1$ times; DDPM with the *large* variance, that of the
+# forward step, does not lose its noise at $\sigma_\text{to} = 0$: the code must leave it out.
 #
 # </details>
 #
@@ -985,13 +1013,13 @@ widgets.sampler(pipe)
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# The deterministic samplers need only a few steps for a digit; the number below the images goes on falling long after your eye is satisfied. `heun` seems to need the fewest
-# steps, but counted in evaluations its lead melts away. `ddpm` and `dpmpp_2m_sde` add fresh noise, so they end in other sevens however many steps they take.
-# At scale 4 the first estimate is not an average of sevens any more: guidance pushes it away from the unconditional estimate, beyond any average.
+# The deterministic samplers need only a few steps for a digit. `heun` seems to need the fewest
+# steps, but counted in evaluations its lead melts away. `ddpm` and `dpmpp_2m_sde` (2M with fresh noise) add some at every step, so they end in other sevens.
+# The scale is guidance (lesson 09; none at 1). At 4 the first estimate is not an average of sevens any more: it is pushed away from the unconditional estimate, beyond any average.
 #
 # </details>
 #
-# ## Side matters
+# ## Optional sections
 #
 # *May be skipped at first reading.*
 #
@@ -1096,12 +1124,12 @@ for n in (5, 10, 20):
 # |---|---|---|
 # | what the forward process keeps between two times | $k = \alpha_t / \alpha_\text{to}$ | {{samplers.ddpm: kept = now.alpha / to.alpha}} |
 # | the variance it adds | $\sigma_t^2 - k^2 \sigma_\text{to}^2$ | {{samplers.ddpm: added = now.sigma**2 - kept**2 * to.sigma**2}} |
-# | DDPM: the mean of the posterior | $\mu = (k \sigma_\text{to}^2 x_t + \alpha_\text{to} (\sigma_t^2 - k^2 \sigma_\text{to}^2) \hat{x}_0) / \sigma_t^2$ | {{samplers.ddpm: x = kept * to.sigma**2 / now.sigma**2 * x}} |
+# | DDPM: the mean of the posterior | $\mu = (k \sigma_\text{to}^2 x_t + \alpha_\text{to} (\sigma_t^2 - k^2 \sigma_\text{to}^2) \hat{x}_0) / \sigma_t^2$ | {{samplers.ddpm: x = kept * to.sigma**2 / now.sigma**2 * x + to.alpha * added / now.sigma**2 * x0_hat}} |
 # | DDPM: fresh noise, but not at the end | $x_\text{to} = \mu + \text{std} \cdot \varepsilon$ | {{samplers.ddpm: x = x + var**0.5 * noise(x)}} |
-# | DDIM: mix anew | $x_\text{to} = \alpha_\text{to} \hat{x}_0 + \sigma_\text{to} \hat\varepsilon$ | {{samplers.ddim: x = to.alpha * x0_hat + (to.sigma**2 - fresh**2) ** 0.5 * eps_hat}} |
-# | Heun: the mean of two slopes | $(\hat{x}_0 + \hat{x}_0')/2, \; (\hat\varepsilon + \hat\varepsilon')/2$ | {{samplers.heun: x0_hat, eps_hat = (x0_hat + x0_ahead) / 2}} |
-# | 2M: a line through two estimates | $\hat{x}_0 + \frac{h}{2 h'} (\hat{x}_0 - \hat{x}_0')$ | {{samplers.dpmpp_2m: x0_hat + width / (2 * last_width) * (x0_hat - last_x0_hat)}} |
-# | even times | $t_i = 1 - i/n$ | {{grids.uniform: return torch.linspace(start, end, n + 1}} |
+# | DDIM: recombine (`fresh` is 0 unless `eta`, the fraction of DDPM's fresh noise, is more) | $x_\text{to} = \alpha_\text{to} \hat{x}_0 + \sigma_\text{to} \hat\varepsilon$ | {{samplers.ddim: x = to.alpha * x0_hat + (to.sigma**2 - fresh**2) ** 0.5 * eps_hat}} |
+# | Heun: the mean of two slopes | $(\hat{x}_0 + \hat{x}_0')/2, \; (\hat\varepsilon + \hat\varepsilon')/2$ | {{samplers.heun: x0_hat, eps_hat = (x0_hat + x0_ahead) / 2, (eps_hat + eps_ahead) / 2}} |
+# | 2M: a line through two estimates | $\hat{x}_0 + \frac{h}{2 h'} (\hat{x}_0 - \hat{x}_0')$ | {{samplers.dpmpp_2m: middle = x0_hat + width / (2 * last_width) * (x0_hat - last_x0_hat)}} |
+# | even times | $t_i = 1 - i/n$ | {{grids.uniform: return torch.linspace(start, end, n + 1, dtype=torch.float64)}} |
 # | flow matching's schedule | $\alpha = 1 - t, \; \sigma = t$ | {{schedules.flow: return Schedule(lambda t: 1 - t, lambda t: t, _thousands)}} |
 # | one network on another schedule | $\sigma/\alpha$ equal on both | {{more_schedules.rescheduled: return trained.time_of(path.sigma(t) / path.alpha(t))}} |
 #

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 05 · What is in the network, and what breaks when I take it out?
 #
-# A noisy image goes in, a prediction of the same size comes out, and in between lie sixty million multiplications. So far the network was a function that you
-# called. In this lesson you open it: you follow one noisy seven through its blocks, write each kind of block yourself, see what happens when a part is missing, and
+# A noisy image goes in, a prediction of the same size comes out, and in between lie sixty million multiplications. In this lesson you
+# open the network: you follow one noisy seven through its blocks, write each kind of block yourself, see what happens when a part is missing, and
 # finish by training a UNet in which all of these parts are your own code.
 #
 # | | |
@@ -61,9 +61,9 @@ show(
 # %% [markdown]
 # A **UNet** is a network in the shape of a U: an encoder reduces the resolution level by level, a decoder restores it, and the two are connected at every level
 # ([Ronneberger et al. 2015](https://arxiv.org/abs/1505.04597)). A **skip connection** carries the output of an encoder layer across to the decoder layer that works
-# at the same resolution, where it is concatenated as additional channels.
+# at the same resolution, where it is concatenated as additional channels. (A block of the diagram shows its last output; its first skip leaves before the downsampling.)
 #
-# Three things go in: the noisy image at the top, the time into every ResBlock, and the context (the prompt) into every attention block. Now watch the seven pass through. Each small image is a
+# Three things go in: the noisy image at the top, the time into every ResBlock, and the context (the prompt) into every attention block. Now watch the seven pass through. Each small image below is a
 # feature map. A **feature map** is one channel of a layer's output, with one value for each position of the image. An **activation** is such a value: something that the network computes from its input, as opposed to a
 # weight, which training has fixed.
 #
@@ -94,7 +94,7 @@ for block in blocks(net, x, time, context):
     print(f"{block.name:<15}  {block.shape!s:<13} {block.output.numel():>6} values")
 
 # %% [markdown]
-# An encoder block ends by halving the resolution (the last one does not), so it hands on a feature map of the next level. There a quarter of the positions remain. They have more channels, and each sees
+# An encoder block ends by halving the resolution (the last one does not). A quarter of the positions remain. They have more channels, and each sees
 # more of the image: at 7×7 the neighbour of a position is four pixels away, about the width of a stroke. What depends on the shape of the whole digit is worked out at the bottom, what depends on exact
 # positions at the top.
 #
@@ -113,7 +113,7 @@ widgets.unet(pipe)
 # %% [markdown]
 # Why is there noise in a network that denoises? Because this one predicts $\varepsilon - x_0$: its output needs both, so the last layers carry both.
 #
-# *Try:* stay at $t = 0.2$ and go through the blocks from top to bottom. Then choose `up_blocks.1` and move $t$ to 1. What becomes of the channels that show the digit?
+# *Try:* set $t$ to 0.2 and go through the blocks from top to bottom. Then choose `up_blocks.1` and move $t$ to 1. What becomes of the channels that show the digit?
 #
 # <details><summary>Answer</summary>
 #
@@ -123,7 +123,8 @@ widgets.unet(pipe)
 #
 # ## Time: one number that changes everything
 #
-# The seven below is always the same one, noised at $t = 0.6$. Only the *number* that we give to the network changes.
+# The seven below is always the same one, noised at $t = 0.6$. Only the *number* that we give to the network changes; every output is converted to a denoised
+# estimate with the true $t = 0.6$.
 #
 # Before you run it: what will the network do with the noise if we say that there is hardly any? And if we say that there is nothing else?
 
@@ -142,17 +143,18 @@ grid(
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Given too small a time, the network takes specks for ink and keeps them. Given too large a time, it underestimates the noise and leaves grain behind. Whether a gray speck is noise or
+# Given too small a time, the network takes specks for ink and keeps them. Given too large a time, it takes $x_t$ for nearly pure noise and answers
+# $\varepsilon - x_0 \approx x_t - \text{(average seven)}$. We subtract 0.6 of that, and 0.4 of the noisy image remains, grain and all, over a blurred seven. Whether a speck is noise or
 # stroke depends on how much noise there is, and so every ResBlock is told the time.
 #
 # </details>
 #
 # ### A number as waves
 #
-# A single input between 0 and 1 is hard to use: to react sharply at 0.60 and not at 0.61, a layer would need enormous weights. A **sinusoidal embedding** writes a number as
+# A single number is hard to use: to react differently at nearby times, a layer would need enormous weights. A **sinusoidal embedding** writes a number as
 # cosines and sines of many frequencies, fast to slow, like the hands of a clock ([Vaswani et al. 2017](https://arxiv.org/abs/1706.03762)).
 #
-# $$e_i = \cos(\tau\, r_i), \quad e_{i + n} = \sin(\tau\, r_i), \qquad r_i = 10000^{-i/n}, \qquad \tau = 1000\, t$$
+# $$s_i = \cos(\tau\, r_i), \quad s_{i + n} = \sin(\tau\, r_i), \qquad r_i = 10000^{-i/n}, \qquad \tau = 1000\, t$$
 #
 # By hand with $n = 4$ frequencies, at two times that lie close together:
 
@@ -172,12 +174,15 @@ for tau in (600.0, 610.0):
 
 # %%
 # folded: the waves at every time, and the distance between the embeddings of two times
+from matplotlib.colors import LinearSegmentedColormap
+
+signed = LinearSegmentedColormap.from_list("signed", [figures.BLUE, "white", figures.ORANGE])  # as in the maps above
 taus = torch.linspace(0, 1000, 501)
 waves = {"1000 t": sinusoidal(taus, 32), "t alone": sinusoidal(taus / 1000, 32)}
 figure, axes = plt.subplots(1, 3, figsize=(8.4, 2.9), width_ratios=[1, 1, 1.1])
 for axis, (name, values) in zip(axes, waves.items(), strict=False):
     shades = axis.imshow(
-        values.T, aspect="auto", cmap="RdBu", vmin=-1, vmax=1, extent=(0, 1, 31.5, -0.5), interpolation="antialiased"
+        values.T, aspect="auto", cmap=signed, vmin=-1, vmax=1, extent=(0, 1, 31.5, -0.5), interpolation="antialiased"
     )
     axis.set(xlabel="t", yticks=[0, 16, 31], title=f"embedding of {name}")
     axis.grid(False)
@@ -185,7 +190,7 @@ axes[0].set_ylabel("16 cosines, then 16 sines")
 figure.colorbar(shades, ax=axes[1], label="value")
 for (name, values), line in zip(waves.items(), ("-", "--"), strict=True):
     axes[2].plot(taus / 1000, (values - values[300]).norm(dim=1), line, label=name)
-axes[2].set(xlabel="t", ylim=(0, 8.5), title="distance from t = 0.6")
+axes[2].set(xlabel="t", ylabel="distance", ylim=(0, 8.5), title="distance from t = 0.6")
 axes[2].legend(loc="upper center", fontsize=9)
 show(
     figure,
@@ -196,8 +201,8 @@ for name, values in waves.items():
     print(f"embedding of {name:<7}: distance between t = 0.60 and t = 0.61: {(values[300] - values[305]).norm():.3f}")
 
 # %% [markdown]
-# The embedding of $1000\,t$ keeps neighbouring times apart and distant ones further apart. With $t$ alone nothing raises an error and the loss still falls, but the network can hardly tell one time from another.
-# (Where a wave is faster than the columns of the picture, it is averaged to a pale gray.)
+# The embedding of $1000\,t$ keeps even neighbouring times apart; beyond about 0.05 all times are about equally far. With $t$ alone nothing raises an error and the loss still falls, but times that close lie
+# nearly 300 times closer together, so the network must learn to magnify tiny differences. (Where a wave is faster than the columns of the picture, its colours blur together.)
 #
 # From here on, two linear layers with a SiLU between them turn the 32 waves into 128 values, the time embedding $e$, which goes to every ResBlock.
 
@@ -260,7 +265,7 @@ for group in (tiny[:2], tiny[2:]):
 print("the library says", F.group_norm(tiny.reshape(1, 4, 1, 2), 2).flatten().numpy().round(3))
 
 # %% [markdown]
-# Now both groups have the same size, and within a group the larger channel is still the larger one. Each channel then gets a scale and a shift that are learned.
+# Now both groups have the same scale, and within a group the larger channel is still the larger one. Each channel then gets a scale and a shift that are learned.
 
 # %% [markdown]
 # ### Exercise 2 · GroupNorm
@@ -331,12 +336,13 @@ show(
 )
 
 # %% [markdown]
-# A 3×3 convolution sees the eight neighbours of a position, and weighs them the same way everywhere. **Self-attention** lets every position collect information from all positions of the same feature map, with weights
+# A 3×3 convolution sees a position and its eight neighbours, and weighs them the same way everywhere. **Self-attention** lets every position collect information from all positions of the same feature map, with weights
 # that depend on what is there (Vaswani et al. 2017). A **query** is the vector with which a position says what it is looking for. A **key** is the vector that queries are compared with. A **value** is the vector that is
 # passed on, the more the better key and query match:
 #
 # $$\text{out} = \text{softmax}\!\left(\frac{q\,k^\top}{\sqrt{d}}\right) v$$
 #
+# Here $d$ is the number of channels of a query. Dividing by $\sqrt{d}$ keeps the scores near variance 1, so that the softmax does not saturate.
 # One query, three keys, two channels, by hand:
 
 # %%
@@ -353,11 +359,11 @@ print("by hand:", (weights[0] * v[0] + weights[1] * v[1] + weights[2] * v[2]).nu
 print("library:", F.scaled_dot_product_attention(q, k, v)[0].numpy().round(3))
 
 # %% [markdown]
-# **Cross-attention** is attention with queries from the image, and with keys and values from the tokens of the prompt. It is the only way in which this network hears what to draw.
+# **Cross-attention** is attention with queries from the image, and with keys and values from the tokens of the prompt. It is the only path by which the prompt reaches the network.
 #
 # ### Heads
 #
-# One position may need several things at once. So the channels are split. **Heads** are groups of channels that each compute their own attention, side by side. Splitting is only a change of shape, but an easy one to get wrong,
+# One position may need several things at once. So the channels are split. **Heads** are groups of channels that each compute their own attention, side by side. Splitting is a change of shape that is easy to get wrong,
 # so it is written with einops, where axes have names. One image, 3 positions, 4 channels (the first digit is the position, the second the channel), two heads:
 
 # %%
@@ -372,6 +378,7 @@ print(tokens.reshape(1, 2, 3, 2))
 # matrix, the output of attention *is* its weights.)
 
 # %%
+# folded: hooks catch the queries and keys of the middle block's self-attention, and the weights follow from them
 attend = net.mid_block.attentions[0].transformer_blocks[0].attn1
 caught = {}
 
@@ -420,7 +427,7 @@ show(
 #
 # <details><summary>Hint</summary>
 #
-# Split all three into heads; then `@` works on the last two axes, and $(N, d)$ times $(d, L)$ are the scores. What is $d$? Over which of the axes $N$ and $L$ should the weights add up to 1? At the end, undo the
+# Split all three into heads; then `@` works on the last two axes, and $(N, d)$ times $(d, L)$ are the scores. What is $d$ after the split? Over which of the axes $N$ and $L$ should the weights add up to 1? At the end, undo the
 # split the way you made it.
 #
 # </details>
@@ -444,7 +451,7 @@ check.l05_attention(attention)
 #
 # *medium, 8 minutes.*
 #
-# *May be skipped at first reading.* This time you write the test. The check hands your test several versions of `attention`: some are right, the others are each wrong in one way. Return True for a right one; for a wrong
+# *May be skipped at first reading.* This time you write the test. The check hands it several versions of `attention`: some are right, the others are each wrong in one way. Return True for a right one; for a wrong
 # one return False or let an `assert` fail. Here `scaled_dot_product_attention` is welcome.
 #
 # <details><summary>Hint</summary>
@@ -524,7 +531,7 @@ influence(
     low=-6,
     width=8.4,
     alt="Five maps of influence: with one level a small square, with two and three levels larger ones, with norms or attention the whole image at low intensity.",
-    caption="Influence of each input pixel on the output pixel in the middle, relative to the strongest. Black: none.",
+    caption="Influence of each input pixel on the output pixel in the middle, relative to the strongest. Black: a millionth of the strongest, or less.",
 )
 for name, field in fields.items():
     rows, columns = torch.nonzero(field, as_tuple=True)
@@ -533,19 +540,20 @@ for name, field in fields.items():
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# 25×25. Every 3×3 convolution adds one pixel on each side, and $1 + 2 \cdot 12 = 25$.
+# 25×25. Every 3×3 convolution adds one pixel on each side, and $1 + 2 \cdot 12 = 25$. (With three levels the image cuts the field off.)
 #
 # </details>
 #
-# Each further level doubles the reach of its convolutions, and it has a quarter of the positions to work on. This is what levels are for: a wide view at a low cost. But look at the
-# colours: being able to see is not the same as being influenced, and the rim of each square counts for almost nothing.
+# On each further level a convolution reaches twice as far, and has a quarter of the positions to work on. This is what levels are for: a wide view at a low cost. But look at the
+# colours: being able to see is not the same as being influenced. The rim of each square is black: it counts for almost nothing.
 #
 # The other two see everything. With attention that is intended, though with random weights everything far away gets the same tiny weight; only training makes it selective. With norms it is a side effect: a mean over the image
 # depends on all of its pixels.
 #
 # ### What the trained network looks at
 #
-# *May be skipped at first reading.* The shipped network works at 14×14, where every position can see every other one. How much they count depends on the time:
+# *May be skipped at first reading.* The shipped network works at 14×14, where every position can see every other one. How much they count for the denoised estimate
+# $\hat{x}_0 = x_t - t\,u$ ($u$ is the output) depends on the time:
 
 # %%
 several = pipe.fold.encode(digits.images[: budget(full=64, smoke=8)])
@@ -553,20 +561,24 @@ labels = digits.labels[: len(several)]
 fields = {}
 for t in (0.1, 0.4, 0.7, 0.95):
     noisy = schedule.add_noise(several, torch.randn(several.shape, generator=torch.Generator().manual_seed(2)), t)
-    field = receptive_field(net, noisy, torch.full((len(several),), 1000 * t), pipe.net.text_encoder(labels))
+    field = receptive_field(
+        lambda x, time, context: x - time[:, None, None, None] / 1000 * net(x, time, context),  # x0_hat
+        noisy,
+        torch.full((len(several),), 1000 * t),
+        pipe.net.text_encoder(labels),
+    )
     outside = 1 - field[6:9, 6:9].sum() / field.sum()
     fields[f"t = {t}: {100 * outside:.0f} % from\noutside 3×3"] = field
 influence(
     fields,
     low=-3,
     width=8,
-    alt="Four maps of influence at 14 by 14 for the times 0.1, 0.4, 0.7 and 0.95; the bright area is widest at 0.7.",
-    caption="The same for the trained digit network, averaged over 64 digits: more noise, a wider view, until nearly nothing is left to see.",
+    alt="Four maps of influence at 14 by 14 for the times 0.1, 0.4, 0.7 and 0.95; the bright area grows with the time.",
+    caption="The same for the trained digit network, averaged over 64 digits: more noise, a wider view.",
 )
 
 # %% [markdown]
-# With little noise a position and its neighbours say most of what there is to know. With more noise the network has to infer a position from the whole shape, and looks further. Close to $t = 1$ it narrows again:
-# there is hardly any shape left to infer from.
+# With little noise a position and its neighbours say most of what there is to know. With more noise the network has to infer a position from the whole shape, and looks further.
 #
 # ### Exercise 6 · The UNet
 #
@@ -610,7 +622,7 @@ check.l05_unet(unet)
 # What is each part good for? An **ablation** removes one part of a system and measures what is lost. The quick way is to remove it from the *trained* network: `without` uses hooks (functions that PyTorch calls
 # after a layer, and that may replace its output) to put zeros in place of what the part computes, or, for a part that the image passes through, to bypass it.
 #
-# Before you run it: six parts, removed one at a time. Which loss will be fatal, and which will you hardly notice?
+# Before you run it: six parts, removed one at a time. Which removal will be fatal, and which will you hardly notice?
 
 # %%
 from minidiff.networks.inside.ablations import PARTS
@@ -637,23 +649,23 @@ grid(
     labels,
     titles=prompts[2:10],
     alt="Rows of digits 2 to 9, complete and with one part removed: grain without skips, a maze without time, wrong digits without cross-attention.",
-    caption="A part removed from the trained network. Right: how many of 30 digits the judge reads as the one in the prompt.",
+    caption="A part removed from the trained network. Percentages: how many of 30 digits the judge reads as the one in the prompt.",
 )
 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
 # Fatal: normalisation (within a few steps the values overflow and are not numbers any more: there is nothing to show), skips (the strokes are there, under grain that the network can no longer see), and time. Hardly noticed: self-attention. Without the
-# middle some digits are damaged. Without cross-attention you get clean digits, but not those you asked for: the prompt has no other way in.
+# middle some digits are damaged. Without cross-attention you get clean strokes and some good digits, but not those you asked for: the prompt has no other way in.
 #
 # </details>
 #
-# Careful with the conclusion. All layers were trained together; remove one, and the others receive inputs that they have never seen. So this shows what *this* network relies on. It does not show what a network *needs*.
+# (Of 30 digits, 97 % and 100 % differ by one.) Careful with the conclusion. All layers were trained together; remove one, and the others receive inputs that they have never seen. So this shows what *this* network relies on. It does not show what a network *needs*.
 #
 # ### Train without it
 #
 # The fair question is how well a network does that *never had* the part. That takes a training for each part, and for several seeds, since two runs differ by chance as well. `benchmarks/ablations.py` did that: 300 steps,
-# three seeds each. So short a training makes rough digits, but the same for all. (Distance is the Fréchet distance of lesson 04; lower is better.)
+# three seeds each. So short a training makes rough digits. (Distance is the Fréchet distance of lesson 04; lower is better.)
 #
 # Before you run it: skips, time and normalisation were fatal to remove. Which of the three will a network hardly miss if it never had it?
 
@@ -703,25 +715,26 @@ print(f"\n{table['command']}: n = {table['n']}, scale {table['scale']}, seeds {t
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# The time. Removed from the trained network it left a maze; a network that never had it draws almost as well as the complete one, since how noisy an image is can be read off the image itself.
+# The time. Removed from the trained network it left a maze. Trained without it, accuracy and distance differ by too little for three seeds to decide, though the training loss
+# is slightly higher every time. How noisy an image is can largely be read off the image.
 #
 # </details>
 #
 # The rule behind the colours: networks with the same seed are compared, and a mean difference of more than two standard deviations of these differences counts as significant. With three seeds, chance alone produces
-# that about 7 times in 100. So what can be concluded, and what cannot?
+# that about 7 times in 100: among 14 verdicts, expect about one false one.
 #
-# - *Skips, cross-attention and normalisation* matter here, the last one by accuracy only. Without cross-attention one digit in ten is right, as it would be by guessing; without skips the judge sees grain.
-# - *Self-attention and time* are not significant, and that is not evidence that they are useless. It says that three short runs of a small network cannot tell. In this network convolutions alone reach everything; in one for 64×64 pixels they do not.
-# - *The middle* is a warning about the rule itself. It is significantly worse in accuracy because, by coincidence, it reads exactly 9 of 300 digits fewer with every seed. But the standard error of a difference
-#   between two rates of about 50 % on 900 digits is 2.4 %, and this difference is 3 %. A verdict is a hint; more seeds are evidence.
+# - *Skips, cross-attention and normalisation* matter here. Without cross-attention one digit in ten is right, as it would be by guessing; without skips the judge sees grain.
+# - *Self-attention and time* are not significant, and that is not evidence that they are useless. Three short runs of a small network cannot tell.
+# - *Normalisation and the middle* are warnings about the rule itself. Without normalisation every seed is clearly worse in distance, but one so much worse that the standard deviation hides it. The middle is the opposite case: it is significantly worse in accuracy because, by coincidence, it reads exactly 9 of 300 digits fewer with every seed. But the standard error of a difference
+#   between two rates of about 50 % on 900 digits is 2.4 %, and this difference is 3 %. Treat such a verdict as a hint, and run more seeds.
 #
 # Why are skips so important? Not because the bottom is too small: 64 channels at 7×7 are 3,136 values, more than enough to carry the 784 of the input. But this network predicts $\varepsilon - x_0$, so its output contains the
-# noise of every single pixel. With skips that noise only has to be carried across. Without them the network has to learn to pack all of it into the bottom and to unpack it again in the right places, and in 300 steps it has not learned that.
+# noise of every pixel. With skips that noise is simply carried across. Without them the network has to learn to pack it into the bottom and to unpack it in the right places, and in 300 steps it has not learned that.
 #
 # ## Where the parameters are, and where the work is
 #
-# *May be skipped at first reading.* `UNetConfig()` without arguments is the network of Stable Diffusion 1.x: the class that you have taken apart, with larger numbers. Its weights would fill 3.4 GB. But PyTorch has a device called
-# *meta*, where tensors have shapes and no content, and that is all it takes to look around.
+# *May be skipped at first reading.* `UNetConfig()` without arguments is the network of Stable Diffusion 1.x: the class that you have taken apart, with larger numbers. Its weights would fill 3.4 GB. But on PyTorch's device
+# *meta* tensors have shapes and no content, which is enough to look around.
 
 # %%
 from minidiff.networks import count, flops
@@ -732,7 +745,7 @@ with torch.device("meta"):
 show(
     figures.unet_diagram(large, *inputs),
     alt="Diagram of Stable Diffusion's UNet: four levels from 64 by 64 to 8 by 8, 320 to 1280 channels, two ResBlocks a level in the encoder and three in the decoder.",
-    caption="Stable Diffusion's UNet, drawn by the same function: more levels, more blocks, attention at three of four resolutions.",
+    caption="Stable Diffusion's UNet, drawn by the same function: more levels, more blocks, cross-attention at every resolution, at 8×8 only in the middle block.",
 )
 
 # %% [markdown]
@@ -762,26 +775,26 @@ axes[1].legend(loc="lower right")
 show(
     figure,
     alt="Bar charts of the fractions of parameters and FLOPs in each block, for the digit network and for Stable Diffusion's.",
-    caption="Stable Diffusion: parameters at the bottom of the U, work at the top.",
+    caption="Right, from top to bottom: down the U and up again. Parameters lie towards the bottom of the U, work towards the top.",
 )
-low = ("down_blocks.3", "mid_block", "up_blocks.0")
+low = ("down_blocks.2", "down_blocks.3", "mid_block", "up_blocks.0", "up_blocks.1")
 for amounts, what in ((parameters, "parameters"), (work, "FLOPs")):
-    low_part, top_part = (
-        100 * sum(amounts[n] for n in part) / sum(amounts.values()) for part in (low, ("up_blocks.3",))
+    part = 100 * sum(amounts[name] for name in low) / sum(amounts.values())
+    print(
+        f"{what:<11} lower half of Stable Diffusion's U (16x16 and 8x8): {part:2.0f} %   all the rest: {100 - part:2.0f} %"
     )
-    print(f"{what:<11} the three blocks at 8x8: {low_part:2.0f} %   up_blocks.3: {top_part:2.0f} %")
 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# The parameters are at the bottom, where channels are many; the work is at the top, where positions are many. If you want a smaller file, save at the bottom; if you want faster images, save at the top, or work on smaller
-# images, which is what lesson 10 does.
+# The parameters are in the lower half, where channels are many; the work is in the upper half, where positions are many. (The digit network, with only two levels, hardly shows the pattern.) If you want a smaller
+# file, cut at the bottom; if you want faster images, cut at the top, or work on smaller images, which is what lesson 10 does.
 #
 # </details>
 #
 # ## A UNet made of your own functions
 #
-# You have written a time embedding, GroupNorm, a ResBlock, attention, and the plan of a UNet. That is the whole network. What is left is to give your functions their weights. (Solve exercises 1, 2, 3, 4 and 6 first: everything below runs on
+# You have written a time embedding, GroupNorm, a ResBlock, attention, and the plan of a UNet. What is left is to give these functions their weights. (Solve exercises 1, 2, 3, 4 and 6 first: everything below runs on
 # *your* code.)
 
 
@@ -922,7 +935,7 @@ mine = progress.net  # the averaged weights
 print(f"loss of the first 20 steps {sum(losses[:20]) / 20:.2f}, of the last 20 {sum(losses[-20:]) / 20:.2f}")
 
 # %% [markdown]
-# Before you run it: ten digits, always from the same ten noises, after more and more training. What will appear first, the digit or clean strokes?
+# Before you run it: ten digits, always from the same ten noise images, after more and more training. What will appear first, the digit or clean strokes?
 
 # %%
 # folded: the digits after each stop as one frame of an animation
@@ -931,32 +944,43 @@ from minidiff.image_files import sheet as tiled
 frames = []
 for step, drawn in grown:
     row = tiled((drawn + 1) / 2, columns=10, zoom=3, border=2)
-    frame = Image.new("L", (row.width, row.height + 22), 255)
-    frame.paste(row, (0, 22))
-    ImageDraw.Draw(frame).text((4, 5), f"after {step} steps of training", fill=0)
+    frame = Image.new("L", (row.width, row.height + 26), 255)
+    frame.paste(row, (0, 26))
+    ImageDraw.Draw(frame).text((4, 3), f"after {step} steps of training", fill=0, font_size=16)
     frames.append(frame)
 show(
     frames,
-    alt="Animation: a row of ten noisy squares turns, step by step of training, into the digits 0 to 9.",
+    alt="Animation: a row of ten noisy squares turns, step by step of training, into handwritten strokes, most of them readable as the digits 0 to 9.",
     caption="Your network learns: digits 0 to 9 from the same noise, after more and more steps of training.",
+)
+stills = [*grown[:-2:2], grown[-1]]
+grid(
+    [(drawn + 1) / 2 for _, drawn in stills],
+    names=[f"{step} steps" for step, _ in stills],
+    titles=list("0123456789"),
+    alt="The same as rows: from noise, over grain and blobs, to strokes, most of them readable as the digits 0 to 9.",
+    caption="Five moments of the animation. Follow a column: the grain goes first, the digit comes last.",
 )
 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Clean strokes. First the grain goes, for which a pixel's neighbourhood is enough. Then strokes form, and only later do they join into the digit that was asked for: that takes a view of the whole image, and attention to
+# Clean strokes. First the grain goes, for which a pixel's neighbourhood is enough. Then strokes form, and only later do most of them join into the digit that was asked for: that takes a view of the whole image, and attention to
 # the label.
 #
 # </details>
 #
-# Each of these digits was sampled as in lesson 03, with your network in the loop, twice per step: with the label and without it (guidance, lesson 09).
+# Each of these digits was sampled as in lesson 03. The loop, drawn with the shipped model:
 
 # %%
 show(
     figures.sampling_loop(pipe, "7"),
     alt="Diagram of the sampling loop with real images: noise, the noisy image at time t, the UNet, the denoised estimate, a sampler step to a smaller t, and back to the network until t is 0.",
-    caption="The sampling loop. Every time around costs one forward pass.",
+    caption="The sampling loop. Without guidance every time around costs one forward pass; with it (lesson 09), as for your digits, two.",
 )
+
+# %% [markdown]
+# And here are more digits of your own. Before you look at the judge's verdict: how many of the forty would you accept?
 
 # %%
 labels = torch.arange(100) % 10
@@ -971,32 +995,37 @@ grid(
 print(f"the judge reads {int((answers == labels).sum())} of 100 as the digit asked for")
 
 # %% [markdown]
-# (The judge may be more generous than you are: it has to name one of ten digits, whatever it sees.)
+# <details><summary>Answer</summary>
 #
-# The time embedding, every norm, every ResBlock, every attention and the U itself ran through your functions. The digit model of the course draws better digits still: it is more than three times as large, and was trained for far longer.
+# We would accept about three in four. The judge must name one of ten digits, whatever it sees, so its percentage says that the label got through, not that the digits are good.
+#
+# </details>
+#
+# The time embedding, every norm, every ResBlock, every attention and the U itself ran through your functions. The digit model of the course is more than three times as large, was trained for far longer, and draws better digits.
 #
 # ## From the equation to the code
 #
 # | in words | equation | in code |
 # |---|---|---|
-# | the frequencies | $r_i = 10000^{-i/n}$ | {{unet.sinusoidal: rates = torch.exp(-math.log(10_000) / half}} |
+# | the frequencies | $r_i = 10000^{-i/n}$ | {{unet.sinusoidal: rates = torch.exp(-math.log(10_000) / half * torch.arange(half, dtype=torch.float32, device=time.device))}} |
 # | time as waves, cosines first | $\cos(\tau r_i), \; \sin(\tau r_i)$ | {{unet.sinusoidal: return torch.cat([angles.cos(), angles.sin()], dim=-1)}} |
 # | the time enters a ResBlock | $h + W\,\text{silu}(e)$ | {{unet.ResBlock.forward: h = h + self.time_emb_proj(F.silu(emb))[:, :, None, None]}} |
 # | the shortcut | $\text{shortcut}(x) + \text{conv}_2(\dots)$ | {{unet.ResBlock.forward: return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))}} |
 # | a skip is concatenated | $[x, \text{skip}]$ | {{unet.UpBlock.forward: x = resnet(torch.cat([x, skips.pop()], dim=1), emb)}} |
-# | channels into heads | $(h\,d) \to h, d$ | {{attention.attend: rearrange(z, "b n (h d) -> b h n d", h=heads) for z in}} |
+# | channels into heads | $(h\,d) \to h, d$ | {{attention.attend: q, k, v = (rearrange(z, "b n (h d) -> b h n d", h=heads) for z in (q, k, v))}} |
 # | attention | $\text{softmax}(q k^\top / \sqrt{d})\, v$ | {{attention.attend: out = F.scaled_dot_product_attention(q, k, v, is_causal=causal)}} |
 # | self-attention | $q, k, v$ from $x$ | {{attention.TransformerBlock.forward: x = x + self.attn1(h, h)}} |
 # | cross-attention | $q$ from $x$; $k, v$ from $c$ | {{attention.TransformerBlock.forward: x = x + self.attn2(self.norm2(x), context)}} |
-# | the receptive field of the middle | $\partial\, \text{out}_{\text{middle}} / \partial x$ | {{blocks.receptive_field: fields = [torch.autograd.grad(channel, x, retain_graph=True)}} |
+# | the receptive field of the middle | $\partial\, \text{out}_{\text{middle}} / \partial x$ | {{blocks.receptive_field: fields = [torch.autograd.grad(channel, x, retain_graph=True)[0].abs().sum(1) for channel in middle]}} |
 #
 # ## What you can do now
 #
-# You can read the UNet of a diffusion paper, and you have built one. You know what each part computes, what an ablation shows, and where the parameters and the work are. What is missing: so far all of this was gray and 28 pixels
+# You can read the UNet of a diffusion paper, and you have built one. What is missing: so far all of this was gray and 28 pixels
 # wide. [Lesson 06](06_colour.ipynb) gives the same class three colours and harder images, and asks how long that really takes.
 #
-# Where the field went: in many large models since 2023 a transformer on patches has taken the place of the UNet (Peebles and Xie 2022). It has neither levels nor long skips, but you know its parts: attention, residual connections,
-# normalisation, and a time embedding that reaches every block.
+# Where the field went: in many large models since 2023 a transformer on patches has taken the place of the UNet ([Peebles and Xie 2022](https://arxiv.org/abs/2212.09748)). It has neither levels nor long skips, but you know its parts: attention, residual connections,
+# normalisation, and a time embedding that reaches every block. There the time is not added: it gives the scale and the
+# shift after each norm (*adaLN*; in UNets *AdaGN*, [Dhariwal and Nichol 2021](https://arxiv.org/abs/2105.05233)). And the last layer of each block starts at zero, so that at first it passes its input on unchanged.
 #
 # ## Further reading
 #
