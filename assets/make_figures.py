@@ -79,7 +79,7 @@ def method(pipe: TextToImage) -> None:
     canvas.text(
         55,
         62.5,
-        r"corrupt:  $x_t = \alpha_t\, x_0 + \sigma_t\, \varepsilon$,  a little more noise at every step",
+        "noising:  a little more noise at every step",
         ha="center",
         fontsize=13,
         color=BLUE,
@@ -87,7 +87,7 @@ def method(pipe: TextToImage) -> None:
     canvas.text(
         55,
         0.8,
-        r"denoise:  from pure noise, move a little toward $\hat{x}_0$ and predict again",
+        r"denoising:  from pure noise, move a little towards $\hat{x}_0$ and predict again",
         ha="center",
         fontsize=13,
         color=ORANGE,
@@ -95,16 +95,16 @@ def method(pipe: TextToImage) -> None:
 
     # between: what happens at one of the steps back
     y = 31
-    picture(bottom[3], 14, y, 9, "the noisy picture $x_t$,\ntwice in one batch")
+    picture(bottom[3], 14, y, 9, "the noisy image $x_t$,\nonce with the prompt\nand once without")
     box = matplotlib.patches.FancyBboxPatch(
         (30, y - 5.5), 15, 11, boxstyle="round,pad=0.6", fc="#F2F2F2", ec=INK, lw=1.5
     )
     canvas.add_patch(box)
-    canvas.text(37.5, y, "UNet\n$x_t$, time, text", ha="center", va="center", fontsize=12, color=INK)
+    canvas.text(37.5, y, "UNet\n$x_t$, time, prompt", ha="center", va="center", fontsize=12, color=INK)
     arrow((19, y + 2.5), (29, y + 2.5), INK)
     arrow((19, y - 2.5), (29, y - 2.5), INK)
     canvas.text(24, y + 3.2, '"seven"', ha="center", va="bottom", fontsize=10, color=INK)
-    canvas.text(24, y - 3.2, "no text", ha="center", va="top", fontsize=10, color=INK)
+    canvas.text(24, y - 3.2, "no prompt", ha="center", va="top", fontsize=10, color=INK)
     picture(with_text, 58, y + 6, 8, "conditional", below=False)
     picture(without, 58, y - 6, 8, "unconditional")
     arrow((46, y + 2.5), (53, y + 5), INK)

@@ -9,11 +9,12 @@ def budget(full, smoke):
     return smoke if os.environ.get("MINIDIFF_BUDGET") == "smoke" else full
 
 
-def show(picture, alt: str = "", caption: str = "", width: int | None = None) -> None:
+def show(picture, alt: str = "", caption: str = "", width: int | None = None, still: int = -1) -> None:
     """A figure in the notebook with a caption below it, as a PNG: animated ones play on GitHub too.
 
     picture: a PIL image, a list of them for an animation, or a figure of matplotlib. alt: what there is to see, for
     those who cannot see it. caption: one line on what to look at. width: in pixels, where it is not the image's own.
+    still: the frame of an animation that is seen where it does not play.
     """
     from IPython.display import Image, Markdown, display
 
@@ -27,7 +28,7 @@ def show(picture, alt: str = "", caption: str = "", width: int | None = None) ->
         plt.close(picture)  # or the notebook would show it a second time
         png = buffer.getvalue()
     else:
-        png = encode(picture)
+        png = encode(picture, still=still)
     display(Image(png, width=width, alt=alt or None))
     if caption:
         display(Markdown(f"*{caption}*"))

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 00 · What will I have built at the end?
 #
-# By the end of this course you will have built a program that turns random noise into images and does what a prompt says. In this tour you use a finished one: a
-# model of handwritten digits with a million parameters, trained from scratch on two CPU cores. The lessons after it take the program apart, and you build
+# By the end of this course you will have built a program that turns random noise into images that match a prompt. In this tour you use a finished one: a model with a
+# million parameters that generates handwritten digits, trained from scratch on two CPU cores. The lessons after it take the program apart, and you build
 # each part yourself, until the same code opens a Stable Diffusion checkpoint.
 #
 # | | |
@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 
 from minidiff import TextToImage, image_files
+from minidiff.course.figures.page import Page
 from minidiff.course.lessons import budget, grid, show, style
 from minidiff.evaluation.judges import judged
 from minidiff.formats.model_folder import load_classifier
@@ -42,7 +43,7 @@ grid(
     [images],
     titles=DIGITS,
     alt="Ten generated handwritten digits, zero to nine.",
-    caption="Ten prompts, ten images. None of them was copied from anywhere: each began as noise.",
+    caption="Ten prompts, ten images, each made from random noise. Whether a model copies its training images is measured in lesson 04b.",
 )
 
 # %% [markdown]
@@ -62,16 +63,31 @@ except ValueError as error:
 # %% [markdown]
 # ## Watch it happen
 
+
+# %%
+# folded: one frame of the animation, ten images at time t
+def frame(x, t):
+    with Page(466, 256, palette=False) as page:
+        page.text(8, 8, f"t = {t:.2f}", fontsize=12)
+        for k, image in enumerate(pipe.decode(x)):
+            page.picture(image, 8 + 92 * (k % 5), 52 + 104 * (k // 5), 84, title=DIGITS[k])
+        return page.image().convert("L")
+
+
 # %%
 start = torch.randn(10, *pipe.latent_shape(), generator=torch.Generator().manual_seed(0))  # noise for ten images
-frames = [start, *(step.x for step in pipe.stream(prompts, steps=20, latents=start))]
+moments = [start, *(step.x for step in pipe.stream(prompts, steps=20, latents=start))]
 show(
-    [image_files.sheet(pipe.decode(x), columns=5, zoom=3) for x in frames],
-    alt="Animation: ten squares of noise turn into the digits zero to nine.",
-    caption="Twenty steps from noise to digits. When can you first tell which digit it will be?",
+    [frame(x, 1 - k / 20) for k, x in enumerate(moments)],
+    alt="Animation: ten squares of noise turn into the digits zero to nine while t falls from 1 to 0.",
+    caption="Twenty steps from noise to digits. At which t can you first tell what a digit will be?",
 )
 
 # %% [markdown]
+# <details><summary>Answer</summary>
+# Some of them at about t = 0.65, nearly all by t = 0.5. It helps that you know the prompts.
+# </details>
+#
 # Time $t$ runs backwards here, from 1, where there is only noise, to 0. At each step the network is given the noisy image $x_t$ and the time. The **denoised
 # estimate** $\hat{x}_0$ is the network's best guess at the clean image behind a noisy one. Then the noisy image is moved a little way towards this estimate, and the next step begins.
 # Going from noise to an image step by step is called **sampling**.
@@ -81,6 +97,7 @@ show(
 # %%
 STEPS = 20
 noise = torch.randn(1, *pipe.latent_shape(), generator=torch.Generator().manual_seed(3))
+# scale=1.0: follow the prompt, without amplifying it (next section)
 steps = list(pipe.stream(["a handwritten seven"], steps=STEPS, scale=1.0, latents=noise))
 noisy = [noise, *(step.x for step in steps)]  # before the first step, and after each
 chosen = [0, 4, 8, 12, 16, STEPS - 1]
@@ -96,13 +113,13 @@ grid(
 
 # %% [markdown]
 # <details><summary>Answer</summary>
-# A blurred seven. Pure noise says nothing about which seven it is going to be, so the best guess is a kind of average of all sevens. As the noise goes down, the image itself
-# says more and more, and the estimate becomes sharp. That is why one step is not enough: lesson 02 is about this blur.
+# A blurred seven. In training, every seven was at some time buried in noise like this, so the noise does not tell the network which one to expect, and its best guess is a
+# kind of average of all sevens. As the noise goes down, the image itself says more and more, and the estimate becomes sharp. That is why one step is not enough: lesson 02 is about this blur.
 # </details>
 #
 # ### Exercise 1 · As few as possible
 #
-# There is no code to write in this lesson: change a number, look, and explain what you see. From lesson 01 on you write code, and checks read it.
+# There is no code to write in this lesson: run it, look, and explain what you see. From lesson 01 on you write code, and checks read it.
 #
 # *easy, 3 minutes.* Generate forty sevens with `images = pipe.decode(pipe.latents(["7"] * 40, steps=1))` and look at them with `grid(images.split(10))`. How few steps give
 # readable sevens? How few give forty *different* ones?
@@ -114,7 +131,7 @@ grid(
 #
 # ## Turn up the guidance scale
 #
-# One number says how strongly a prompt is followed: the guidance scale $w$.
+# One number says how strongly a prompt is followed: the guidance scale $w$. Where you do not choose it, `pipe` takes 1.5.
 #
 # Before you run it: each column starts from the same noise in every row. What will the row $w = 0$ show? And what will change from $w = 1$ to $w = 8$?
 
@@ -132,7 +149,8 @@ grid(
 
 # %% [markdown]
 # <details><summary>Answer</summary>
-# At w = 0 the model draws whichever digit the noise suggests. From w = 1 on, the digits are those of the prompts. At large scales strokes become bolder and shapes more uniform.
+# At w = 0 the model draws whichever digit the noise suggests. From w = 1 on, nearly all digits are those of the prompts (look at the two and the five at w = 1). As w grows,
+# strokes become bolder and stray marks disappear.
 # </details>
 #
 # What does the number do? At each step the network makes two predictions: a conditional one, with the prompt, and an unconditional one, without it. Their difference points towards "more like
@@ -140,11 +158,11 @@ grid(
 #
 # $$\text{prediction} = \text{unconditional} + w \cdot (\text{conditional} - \text{unconditional})$$
 #
-# So the prompt is ignored at $w = 0$, followed at $w = 1$, and amplified beyond. To amplify
+# So the prompt is ignored at $w = 0$, followed at $w = 1$, and amplified beyond. Amplifying
 # the difference between the predictions with and without the prompt is called **classifier-free guidance** ([Ho & Salimans 2022](https://arxiv.org/abs/2207.12598)). You build it in lesson 09.
 #
 # Guidance trades diversity for accuracy, and both can be measured. An **evaluation classifier** is a second network, trained to recognise real images, that reads the
-# generated ones and says how many of them show what the prompt asked for. For diversity, take the standard deviation between images of the same digit.
+# generated ones and says how many of them show what the prompt asked for. For diversity, take the standard deviation of each pixel over the images of one prompt, averaged over pixels and prompts.
 
 # %%
 classifier = load_classifier("judge", pipe.device)
@@ -154,33 +172,50 @@ for scale in (0, 1, 2, 4):
     _, answers = judged(classifier, images * 2 - 1)
     correct = (answers == wanted).double().mean()
     diversity = torch.stack([images.cpu()[wanted == d].std(0).mean() for d in range(10)]).mean()
-    print(f"w = {scale}:  {correct:4.0%} read as the digit of the prompt,  diversity within a digit {diversity:.3f}")
+    print(f"w = {scale}:  {correct:4.0%} read as the digit of the prompt,  diversity for one prompt {diversity:.3f}")
 
 # %% [markdown]
-# With so few images these are rough numbers. `minidiff evaluate mnist` takes a thousand, and lesson 04 is about how far to trust them.
+# At $w = 0$ the images for one prompt show different digits, so the first value is not a diversity within one digit. With so few images all of these are rough. `minidiff evaluate mnist` takes a thousand, and lesson 04 is about how far to trust them.
 #
 # ### Exercise 2 · Away from the prompt
 #
-# *medium, 5 minutes.* What do you get with `scale=-1` for the prompt "7", and why?
-#
+# *medium, 5 minutes.* Here are ten images for the prompt "7" with `scale=-1`. What do they have in common, and why?
+
+# %%
+grid(
+    [pipe.decode(pipe.latents(["7"] * 10, scale=-1))],
+    alt="Ten generated digits, none of which is a clear seven.",
+    caption="The prompt of all ten was 7.",
+)
+
+# %% [markdown]
 # <details><summary>Answer</summary>
-# Everything but sevens. Now the difference is subtracted, so each step moves away from what sevens have and other digits lack. The images are still good digits, since the
-# unconditional prediction keeps them so.
+# They are anything but sevens. Now the difference is subtracted, so each step moves away from what sevens have and other digits lack. The unconditional prediction still keeps the
+# images near digits.
 # </details>
 #
 # ### Exercise 3 · A negative prompt
 #
-# *hard, 5 minutes.* What does `negative="1"` do to the sevens of `pipe.latents(["7"] * 10, scale=2.0, negative="1")`? In the equation above, the prediction for the negative prompt takes the
-# place of one term. Which one?
-#
+# *hard, 5 minutes.* What does `negative="1"` do to sevens? In the equation above, the prediction for the negative prompt takes the place of one term. Which one?
+
+# %%
+grid(
+    [pipe.decode(pipe.latents(["7"] * 10, scale=2.0, negative=negative)) for negative in (None, "1")],
+    ["no negative prompt", 'negative="1"'],
+    alt="Two rows of ten generated sevens from the same noise, without and with a negative prompt.",
+    caption="Each column starts from the same noise. Compare the bars at the top.",
+)
+
+# %% [markdown]
 # <details><summary>Answer</summary>
-# That of the unconditional prediction. Now the difference between a seven and a <i>one</i> is amplified. What the two have in common, the long stroke, is left alone; what only the seven has, the bar at the
-# top, is emphasised. They are still sevens, so the effect is small: compare the bars of the same seeds with and without the negative prompt.
+# That of the unconditional prediction. Now the difference between a seven and a <i>one</i> is amplified: not the long stroke that they share, but the bar at the
+# top. They are still sevens, so the effect is small.
 # </details>
 #
 # ## The whole of it in a dozen lines
 #
-# Is something more complicated hidden in `pipe`? No. Here is sampling with nothing but the network and arithmetic. Two details first. This network predicts a
+# Is something more complicated hidden in `pipe`? Not much. Its default sampler is a refinement of the loop below (lesson 03); with `sampler="euler"` and the same guidance scale it gives the
+# same image. Two details first. This network predicts a
 # velocity: noise minus image, the direction of the straight line from one to the other. A step follows that line a little way back. And the network works on images folded to 4×14×14, in which each
 # square of 2×2 pixels has become four channels of a single position. These are the same 784 numbers, but a quarter of the positions means a quarter of the work.
 
@@ -190,7 +225,7 @@ w = 2.0
 x = noise.to(pipe.device)  # (1, 4, 14, 14)
 with torch.no_grad():
     for t, later in pairwise(torch.linspace(1, 0, 21).to(pipe.device)):
-        conditional = pipe.net.unet(x, 1000 * t[None], seven)
+        conditional = pipe.net.unet(x, 1000 * t[None], seven)  # this network reads the time in thousandths
         unconditional = pipe.net.unet(x, 1000 * t[None], nothing)
         velocity = unconditional + w * (conditional - unconditional)
         x = x + (later - t) * velocity
@@ -201,13 +236,13 @@ print(f"largest difference from minidiff's own: {(image - library).abs().max():.
 show(
     image_files.sheet(image, columns=1, zoom=6),
     alt="A generated handwritten seven.",
-    caption="Sampled without the library: you have just read the whole algorithm.",
+    caption="Sampled with a plain loop around the network. The starting noise is that of the seven above.",
 )
 
 # %% [markdown]
 # You will have written the loop yourself by the end of lesson 03, and guidance by the end of lesson 09. The method as a diagram:
 #
-# ![Noise is added along the top and removed along the bottom; in between, the network predicts with and without text](../assets/images/method.png)
+# ![Noise is added along the top and removed along the bottom; in between, the network predicts with and without the prompt](../assets/images/method.png)
 #
 # Each part is a file that you can read in one sitting:
 #
@@ -221,7 +256,7 @@ show(
 #
 # ## The same code, other weights
 #
-# A model is a name. The next one has learned English, of a kind: a vocabulary of digits, colours and places. Its training images never showed a green seven.
+# To use another model, load it by another name. The next one understands a little English: words for digits, colours and positions.
 
 # %%
 model = "color_digits"
@@ -237,11 +272,11 @@ grid(
     titles=[prompt.replace(" on ", "\non ") for prompt in sentences],
     side=1.92,
     alt="Three images generated from sentences: a red seven on blue, a green seven on white, a yellow three on purple.",
-    caption="One image for each prompt; none of these images existed before.",
+    caption="One image for each prompt. Only the green seven is certain to be a new combination: it was left out of the training images.",
 )
 
 # %% [markdown]
-# The model combines words in ways that its training images never did. How that works, and how often it fails, is the question of lesson 09. Lesson 10 moves on to larger images, lesson
+# How a model combines words in a new way, and how often it fails, is the question of lesson 09. Lesson 10 moves on to larger images, lesson
 # 11 to Stable Diffusion.
 #
 # ## Where the course goes
@@ -261,8 +296,8 @@ grid(
 # | 11 | [Stable Diffusion](11_stable_diffusion.ipynb) | a checkpoint opened with your code; image to image, inpainting | |
 # | 12 | [Scaling up](12_scaling_up.ipynb) | hours and dollars, from a network and a data set | |
 #
-# The five lessons with a bold number are a course of their own, one class meeting each: add noise, learn to remove it, sample, look inside the network, and steer it with text. The
-# others add depth and can be taken in any meeting left over. Before lesson 09, read the first sections of lesson 08, where text becomes vectors. Within the lessons, a section under the line
+# The five lessons with a bold number make a short course of their own, with one class meeting for each: add noise, learn to remove it, sample, look inside the network, and steer it with text. The
+# others add depth and fit into any spare meeting. Before lesson 09, read the section *Two towers* of lesson 08, where text becomes vectors. Within the lessons, a section under the line
 # "May be skipped at first reading" can wait.
 #
 # ## What you can do now

@@ -49,11 +49,11 @@ def frame(t):
     schedule = cosine()
     points, digit = schedule.add_noise(cloud, cloud_noise, t), schedule.add_noise(eight, eight_noise, t)
     alpha, sigma = (float(value) for value in schedule.at(t, cloud))
-    with Page(724, 312) as page:
+    with Page(724, 312, palette=False) as page:
         square = {"xlim": (-3, 3), "ylim": (-3, 3), "xticks": [], "yticks": []}
         axes = page.axes(16, 36, 252, 252, title="a cloud of points", **square)
         axes.scatter(*points.T, c=cloud.norm(dim=1), cmap="viridis", s=11, lw=0)
-        page.picture(digit[0] / 2 + 0.5, 292, 36, 252, title="a digit")
+        page.picture(digit[0] / 2 + 0.5, 292, 36, 252).set_title("a digit")
         bars = page.axes(604, 36, 108, 230, ylim=(0, 1.02), title=f"t = {t:.2f}")
         bars.bar(["image", "noise"], [alpha, sigma], color=[figures.BLUE, figures.ORANGE])
         return page.image()
@@ -64,7 +64,8 @@ def frame(t):
 
 # %%
 show(
-    [frame(t) for t in torch.linspace(0, 1, 25).tolist()],
+    [frame(t) for t in torch.linspace(0, 1, 26).tolist()],
+    still=10,
     alt="Animation: the points of a spiral drift apart into a round cloud while a handwritten eight sinks into gray noise; "
     "a bar for the image falls and a bar for the noise rises.",
     caption="Watch the colours: a point's colour says where on the spiral it started.",
@@ -101,12 +102,12 @@ grid(
 # %% [markdown]
 # <details><summary>Answer</summary>
 # The photograph. Its fine texture disappears almost at once and its large, smooth areas last longest. The digit stays readable longer, because
-# it consists of a few broad strokes in strong contrast. The last section of this lesson turns "fine" and "broad" into numbers.
+# it consists of a few broad strokes. The last section turns "fine" and "broad" into numbers.
 # </details>
 #
 # ### Exercise 1 · Pixels for a network
 #
-# Exercises stand where their idea appears. Write the missing lines and run the check below. It does more than say "wrong": it has tried the usual mistakes
+# Write the missing lines and run the check below. It does more than say "wrong": it has tried the usual mistakes
 # itself, and tells you which of them gives your numbers. (`notebooks/exercises/` has this lesson without the solutions.)
 #
 # *easy, 3 minutes.* A file gives you bytes from 0 to 255, in a tensor of dtype `uint8` and of any shape. Noise is symmetric around 0, so images
@@ -161,8 +162,8 @@ show(
     number_line({"pixels": x, "shrunk": shrunk, "noise added": noisy}),
     alt="Three dots at -1, 0 and 1 on a number line; in the second line they are closer to 0; in the third each "
     "has moved by another amount.",
-    caption="Read from top to bottom: all three pixels move towards 0, then each is pushed by a random number of "
-    "its own.",
+    caption="Read from top to bottom: the outer two pixels move towards 0 (the middle one is there already), then each "
+    "pixel is pushed by a random number of its own.",
 )
 
 # %% [markdown]
@@ -221,29 +222,29 @@ grid(
 # ## One jump
 #
 # To train a network we shall need images at step 600 by the million, and cannot take 600 steps for each. Is there a shortcut? Follow one pixel
-# of ink, $x_0 = 1$, through the thousand steps, two thousand times.
+# of ink, $x_0 = 1$, through the thousand steps, twenty thousand times.
 #
-# Before you run it: after 600 steps, what shape will the histogram of the two thousand pixels have, and where will its centre be?
+# Before you run it: after 600 steps, what shape will the histogram of the twenty thousand pixels have, and where will its centre be?
 
 # %%
-pixels = torch.ones(2000, dtype=torch.float64)
+pixels = torch.ones(20_000)
 paths = [pixels]
 for beta in betas:
-    pixels = (1 - beta).sqrt() * pixels + beta.sqrt() * torch.randn(2000, generator=generator, dtype=torch.float64)
+    pixels = (1 - beta).sqrt() * pixels + beta.sqrt() * torch.randn(20_000, generator=generator)
     paths.append(pixels)
-paths = torch.stack(paths)  # (1001, 2000)
+paths = torch.stack(paths)  # (1001, 20_000)
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3), width_ratios=(3, 1), sharey=True)
 left.plot(paths[:, :20], lw=0.6, color=figures.BLUE, alpha=0.6)
 left.axvline(600, color=figures.ORANGE)
-left.set(xlabel="step", ylabel="value of the pixel", title="20 of the 2,000 pixels")
+left.set(xlabel="step", ylabel="value of the pixel", title="20 of the 20,000 pixels")
 right.hist(paths[600].numpy(), bins=40, orientation="horizontal", color=figures.ORANGE)
 right.set(xlabel="how many", title="all of them at step 600")
 show(
     figure,
     alt="Left: twenty jagged paths leave the value 1 and fan out around 0. Right: the histogram at step 600 is a "
     "bell centred a little above 0.",
-    caption="Every path begins at 1. At the orange line the two thousand pixels form the histogram on the right.",
+    caption="Every path begins at 1. At the orange line all twenty thousand pixels form the histogram on the right.",
 )
 print(f"at step 600: mean {paths[600].mean():.3f}, standard deviation {paths[600].std():.3f}")
 
@@ -260,18 +261,19 @@ print(f"at step 600: mean {paths[600].mean():.3f}, standard deviation {paths[600
 #
 # $$(1-\beta_2)\,\beta_1 + \beta_2 = 1 - (1-\beta_1)(1-\beta_2)$$
 #
-# The variance of the noise is 1 minus the square of the factor in front of $x_0$. Every further step preserves this. So after any number of steps we have
+# The variance of the noise is 1 minus the square of the factor in front of $x_0$. Every further step preserves this. So after any number $n$ of steps we have
 # one factor times the image, plus another factor times *one* standard normal noise:
 #
-# $$x_t = \alpha_t\,x_0 + \sigma_t\,\varepsilon, \qquad \alpha_t = \prod_{s \le t}\sqrt{1-\beta_s}, \qquad \sigma_t = \sqrt{1-\alpha_t^2}$$
+# $$x_n = \alpha_n\,x_0 + \sigma_n\,\varepsilon, \qquad \alpha_n = \prod_{s=1}^{n}\sqrt{1-\beta_s}, \qquad \sigma_n = \sqrt{1-\alpha_n^2}$$
 #
-# The **closed form** of the forward process gives $x_t$ directly from $x_0$, without the steps in between, and this is it.
+# The **closed form** of the forward process is a formula that gives the noisy image directly from $x_0$, without the steps in between. You have just derived it. In `minidiff`, step $n$ of 1000
+# is the time $t = n/1000$, and from here on we write $x_t = \alpha_t\,x_0 + \sigma_t\,\varepsilon$.
 #
 # A warning about names. In this course $\alpha$ is the factor in front of the image. Many papers write $\alpha_t$ for $1-\beta_t$ and call the product of these **alpha-bar**
 # ($\bar\alpha_t$), which is the square of the $\alpha_t$ used in this course.
 #
 # Does the jump agree with the steps exactly? Collect the noise of the first 600 steps above into the one $\varepsilon$ that the formula needs, jump with it, and compare. In
-# `minidiff` the two factors are kept in a `Schedule` and the jump is its method `add_noise`. Time runs from 0 to 1, so that step 600 of 1000 is $t = 0.6$.
+# `minidiff` the two factors are kept in a `Schedule` and the jump is its method `add_noise`.
 
 # %%
 steps = 600
@@ -291,13 +293,13 @@ print(f"the same for the jump by hand and by minidiff: {(library - jump).abs().m
 print(f"the collected noise has mean {one_noise.mean():+.2f} and standard deviation {one_noise.std():.2f}")
 
 # %% [markdown]
-# The differences are rounding errors. Compare alpha and sigma with the mean and standard deviation of the two thousand pixels, too. (The mean of two thousand such random numbers is
-# itself uncertain by about 0.02.) From here on we jump.
+# These differences are rounding. Compare alpha and sigma with the mean and standard deviation of the twenty thousand pixels, too. (The mean of so many
+# random numbers has a standard error of 0.007; here it is off by two of them, which chance does now and then.) From here on we jump.
 #
 # ### Exercise 3 · The table of alphas
 #
-# *medium, 5 minutes.* From the table of betas, (N,), make the table of alphas, (N,): entry $i$ is the factor in front of the image after the
-# steps 0 to $i$.
+# *medium, 5 minutes.* From the table of betas, (N,), make the table of alphas, (N,): entry $i$, counted from 0, is the factor in front of the
+# image after $i + 1$ steps.
 #
 # <details><summary>Hint</summary>
 # torch.cumprod multiplies as it goes. Is what you have now alpha, or alpha-bar?
@@ -319,7 +321,7 @@ check.l01_alphas(alphas)
 # ### Exercise 4 · A whole batch, each image at its own time
 #
 # *medium, 8 minutes.* In training, every image of a batch gets its own time, so `alpha` and `sigma` have shape (B,) while the images
-# have (B, C, H, W). Return the noisy images. There is a trap here about which PyTorch does not warn you.
+# have (B, C, H, W). Return the noisy images. There is a trap here that PyTorch does not warn you about.
 #
 # <details><summary>Hint</summary>
 # Broadcasting aligns shapes from the right. Which axis of the images is (B,) aligned with, then? If that axis happens to have length B, there is no
@@ -341,6 +343,8 @@ check.l01_add_noise(add_noise)
 
 # %% [markdown]
 # ## Move time yourself
+#
+# *SNR* is the signal-to-noise ratio: it compares the strength of the image with that of the noise. The section after the next defines it.
 
 # %%
 show(
@@ -355,8 +359,8 @@ show(
 widgets.corruption()
 
 # %% [markdown]
-# *Try:* at which $t$ can you no longer read the digit? Find it for `cosine` and for `linear`. Is it the same $t$? Is it the same SNR, which compares the strength of the image with that of the noise?
-# (With the slider selected, the arrow keys move it. On GitHub there is only the still above.)
+# *Try:* at which $t$ can you no longer read the digit? Find it for `cosine` and for `linear`. Is it the same $t$? Is it the same SNR?
+# (On GitHub there is only the still above.)
 #
 # <details><summary>Answer</summary>
 # The times differ, since <code>linear</code> is much noisier at the same t. The two values of the SNR should be close.
@@ -390,7 +394,7 @@ show(
 )
 
 # %% [markdown]
-# A network that has to work at every $t$ wants inputs of one size. Shrinking by $\sqrt{1-\beta}$ makes exactly as much space as noise of
+# A network that has to work at every $t$ works best with inputs of the same scale. Shrinking by $\sqrt{1-\beta}$ makes exactly as much space as noise of
 # variance $\beta$ fills: if a pixel has variance 1, then after the step it has
 #
 # $$(1-\beta)\cdot 1 + \beta \cdot 1 = 1$$
@@ -432,11 +436,12 @@ halfway = compare(
 )
 
 # %% [markdown]
-# The time alone does not say how noisy an image is. (Two of them agree: halfway, `cosine` and `flow` both have $\alpha = \sigma$, and so the same image up to a
-# factor.) What matters is how strong the image is compared with the noise. The **signal-to-noise ratio** (SNR) of a noisy image is the
+# The time alone does not say how noisy an image is. (Two of them agree: halfway, `cosine` and `flow` both have $\alpha = \sigma$.) What matters is how strong the image is compared with the noise. The **signal-to-noise ratio** (SNR) of a noisy image is the
 # variance of what is left of the clean image, divided by the variance of the noise. For data of variance 1 it is
 #
 # $$\text{SNR}(t) = \alpha_t^2 / \sigma_t^2$$
+#
+# This course, like most papers, uses this formula for all data. Digits have a variance of about 0.38, so at "SNR 1" the variance of the noise is in fact more than twice that of the image.
 #
 # `Schedule.time_of` finds the time at which $\sigma/\alpha$ has a given value. Now we give each schedule the time at which its SNR is 1.
 #
@@ -455,9 +460,8 @@ print(f"largest difference between any two: {(equal[:, None] - equal).abs().max(
 # Not at all: the difference is rounding. At equal SNR every schedule gives the same image, up to a factor.
 # </details>
 #
-# So all schedules pass through the same noisy images. A schedule decides only *how much time is spent at each noise level*. It is a choice of pace, not of path.
-# Lesson 03 makes use of this: a network trained with one schedule can be sampled with another. ([Kingma et al. 2021](https://arxiv.org/abs/2107.00630) show what it means for training: in continuous time,
-# their loss depends on the schedule only through the SNR at its two ends.)
+# So all schedules pass through the same noisy images, up to a factor; only how far they go at either end differs. A schedule decides only *how much time is spent at each noise level*. It is a choice of pace, not of path.
+# Lesson 03 makes use of this: a network trained with one schedule can be sampled with another. ([Kingma et al. 2021](https://arxiv.org/abs/2107.00630) show what it means for training.)
 #
 # ### Exercise 5 · The time at which a schedule is this noisy
 #
@@ -499,18 +503,18 @@ widgets.schedules()
 # *Try:* move $t$ to 1. Under which schedules is something of the image left?
 #
 # <details><summary>Answer</summary>
-# Under <code>scaled_linear</code> (alpha is about 0.07), and very little under <code>linear</code> and <code>edm</code>. So Stable Diffusion 1 is trained on images that are never quite pure noise, but
-# has to start from pure noise when it generates. That is why very dark and very bright images come out too gray
+# Under <code>scaled_linear</code> (alpha is about 0.07), and very little under <code>linear</code> and <code>edm</code>. So Stable Diffusion 1 never saw pure noise in training, but
+# has to start from it when it generates. That is why very dark and very bright images come out too gray
 # (<a href="https://arxiv.org/abs/2305.08891">Lin et al. 2023</a>).
 # </details>
 #
 # ## When is the digit gone?
 #
-# You have found by eye when a digit becomes unreadable. Try yourself against machines:
+# Test yourself against three programs:
 
 # %%
 levels = [1.0, 0.3, 0.1]
-quiz = digits.images[100:124].reshape(3, 8, 1, 28, 28)  # other digits in every row
+quiz = digits.images[100:124].reshape(3, 8, 1, 28, 28)  # eight images for each row
 noisy_quiz = []
 for level, row in zip(levels, quiz, strict=True):
     t = cosine().time_of(level**-0.5)
@@ -521,12 +525,12 @@ grid(
     [f"SNR {level:g}" for level in levels],
     alt="Three rows of eight noisy digits each. The first row can be read with some effort, the last looks like "
     "pure noise.",
-    caption="Every row has eight other digits. Write down what you read before you go on.",
+    caption="Each row shows eight different images. Write down what you read before you go on.",
 )
 
 # %% [markdown]
-# Your competitors are three readers. The first is a small network, the course's *evaluation classifier*, which was trained on clean digits and has never seen noise.
-# The second is the same network, but each pixel is first averaged with its eight neighbours. The third knows all about noise. It remembers ten
+# The first is a small network, the course's *evaluation classifier*, which was trained on clean digits.
+# The second is the same network, but each pixel is first averaged with its eight neighbours. The third remembers ten
 # thousand training digits perfectly, and for each of them computes a likelihood. The **likelihood** of a clean image is the probability density of the noisy image, given that this clean image is what lies
 # underneath. Here that is
 #
@@ -563,7 +567,7 @@ for level, row, labels in zip(levels, noisy_quiz, digits.labels[100:124].reshape
         print(f"   {name:27}", *(a if a == label else "·" for a, label in zip(answers, labels, strict=True)))
 
 # %% [markdown]
-# The first line of each block is the truth; a dot is a wrong answer. How many did you read? Eight digits are few, so here are a thousand of them, at twelve noise levels.
+# The first line of each block is the truth; a dot is a wrong answer. Eight digits are few, so here are a thousand, at twelve noise levels.
 
 # %%
 count, snrs = budget(full=1000, smoke=60), torch.logspace(2, -3.5, 12)
@@ -586,19 +590,19 @@ show(
     figure,
     alt="Accuracy of three readers against falling SNR: the plain classifier fails first, after a blur it lasts "
     "longer, and the reader with a memory lasts longest.",
-    caption="Between the blue and the green curve the digit is still there, but the plain classifier cannot read it.",
+    caption="From SNR 3 to 0.1 the memory (green) still reads most of the digits, and the plain classifier (blue) few of them.",
 )
 
 # %% [markdown]
 # <details><summary>Answer</summary>
-# Blurring helps a great deal. The noise of neighbouring pixels is independent and averages out, while a stroke is wider than one pixel and survives. A blur is the simplest denoiser there is.
+# From worst to best: the classifier, the classifier after a blur, the memory; only at the left end, with hardly any noise, does the memory come last. Blurring helps a great deal. The noise of neighbouring pixels is independent and averages out, while a stroke is wider than one pixel and survives. A blur is the simplest denoiser there is.
 # </details>
 #
-# If the hidden digit really were one of the ten thousand, no reader could beat the memory. But these digits are held out, so it can be beaten, and is: where there is
-# hardly any noise, it goes by the most similar digit it knows, while the classifier has learned what makes a digit.
+# Were the hidden digit one of the ten thousand, no reader could beat the memory. But these digits are held out: with hardly any noise, the memory goes by the
+# most similar digit it knows, while the classifier has learned what makes a digit.
 #
-# Remember two things. First, noise hides a digit from a reader that does not expect noise long before the information is gone. To undo the forward process we need
-# a network trained at every noise level. Second, information does not vanish at some moment $t$; it runs out gradually, over several powers of ten of the SNR.
+# Remember two things. Noise hides a digit from a reader that does not expect noise long before the information is gone, so we need
+# a network trained at every noise level. And information does not vanish at some moment $t$; it runs out gradually, over several powers of ten of the SNR.
 #
 # ## What goes first: fine detail
 #
@@ -662,7 +666,8 @@ show(
 )
 
 # %% [markdown]
-# As noise rises, the dashed line climbs and hides the curve from its right end: fine waves first, broad ones last. Sampling runs the other way. As the noise falls, large shapes
+# As noise rises, the dashed line climbs and hides the curve from its right end: fine waves first, broad ones last. Compare the panels at
+# $\sigma/\alpha = 0.5$: the digits' curve meets the line at 7 waves, the photographs' between 5 and 6. That is the comparison of the first section in numbers. Sampling runs the other way. As the noise falls, large shapes
 # appear first and details last. [Dieleman 2024](https://sander.ai/2024/09/02/spectral-autoregression.html) therefore calls diffusion "spectral autoregression".
 #
 # ## From the equation to the code
@@ -674,7 +679,7 @@ show(
 # | variance is preserved | $\alpha_t^2 + \sigma_t^2 = 1$ | {{schedules.table: torch.sqrt(1 - alphas**2)}} |
 # | cosine: a quarter of a circle | $\alpha_t = \cos(\pi t/2)$ | {{schedules.cosine: torch.cos(half_pi * t)}} |
 # | flow: a straight line | $\alpha_t = 1 - t,\ \sigma_t = t$ | {{schedules.flow: lambda t: 1 - t, lambda t: t}} |
-# | one time for each image of a batch | shapes $(B)$ and $(B, C, H, W)$ | {{schedules.broadcast: shape = (-1,) + (1,)}} |
+# | one time for each image of a batch | shapes $(B)$ and $(B, C, H, W)$ | {{schedules.broadcast: shape = (-1,) + (1,) * (like.ndim - 1)}} |
 #
 # ## What you can do now
 #

@@ -747,10 +747,10 @@ for axis, name in zip(axes, results, strict=True):
     axis.set_yticks([1, 2, 5, 10, 20, 40], ["1", "2", "5", "10", "20", "40"])
     axis.minorticks_off()
 axes[0].set_ylabel("Fréchet distance (log)")
-axes[0].text(20, low, "floor", ha="right", va="center", fontsize=9)
+axes[0].text(1, low, "floor", va="center", fontsize=9)
 show(
     figure,
-    alt="Four panels, one for each sampler, of the Fréchet distance against evaluations: all fall steeply from 1 to 3 and are nearly flat afterwards, close above the narrow blue band.",
+    alt="Four panels, one for each sampler, of the Fréchet distance against evaluations: all fall steeply from 1 to 3 and are nearly flat afterwards, in or just above the narrow blue band.",
     caption="Colour: this sampler; gray: the others. Band: the floor, real vs. real at the same n and with the same labels, one standard deviation up and down.",
 )
 
