@@ -245,7 +245,7 @@ with Page(690, 340) as page:
 #
 # That is the known weakness of the measure ([Naeem et al. 2020](https://arxiv.org/abs/2002.09797) propose a remedy). In practice the balls reach to the $k$-th neighbour; `metrics.precision_recall` uses $k = 5$.
 #
-# Now the sheets, together with three more: the points sampled from a Gaussian that fooled the distance in lesson 04, and our model at two other guidance scales.
+# Now the sheets, together with three more: the points sampled from a Gaussian that fooled the distance in lesson 04, and our model at two other guidance scales. Before you run it: which line will have the lowest precision, and which the lowest recall?
 
 # %%
 centre, (values, vectors) = reference.mean(0), torch.linalg.eigh(reference.T.cov())
@@ -262,10 +262,10 @@ for name, cloud in rows.items():
     print(f"{name:>9}{metrics.frechet(cloud, reference):>10.2f}{precision_of:>11.2f}{recall_of:>8.2f}{variety:>11.2f}")
 
 # %% [markdown]
-# Begin with the line *real*. Not even real digits reach 1 in either column, because the balls are drawn around a finite sample. They are what to compare with, and a generator that exceeds them is not better than real: a
+# Begin with the line *real*. Not even real digits reach 1 in either column, because the balls are drawn around a finite sample. Compare every line with this one, and a generator that exceeds them is not better than real: a
 # higher precision means that it avoids the unusual, a higher recall usually that its images are scattered, which makes its balls large.
 #
-# The Gaussian, with a Fréchet distance like that of real digits, has almost no precision. *Safe* has a precision near 1 and a low recall. Guidance trades one for the other: from $w = 1$ to $w = 4$, precision rises and recall falls. And *copied* can hardly be told from *real* in any column.
+# The Gaussian, with a Fréchet distance like that of real digits, has almost no precision. *Safe* has a precision near 1 and a low recall. *Ten* still has a high precision, since most of its ten images lie among real ones; its recall of 0 exposes it. Guidance trades one for the other: from $w = 1$ to $w = 4$, precision rises and recall falls. And *copied* can hardly be told from *real* in any column.
 
 # %% [markdown]
 # ### Exercise 1 · Precision
@@ -299,7 +299,7 @@ check.l04_precision(precision)
 # ## Is it new?
 #
 # All these numbers ask whether the images are *like* real ones. None asks whether they are new. A generator that
-# hands out its training set passes every one of them, and you know such a generator: the ideal denoiser of lesson 02 ends exactly on the training points.
+# hands out its training set passes every one of them, and you know such a generator: sampling with the ideal denoiser of lesson 02 ends on training points.
 # Large models do it too, for some of their images ([Carlini et al. 2023](https://arxiv.org/abs/2301.13188)).
 #
 # So look at each image beside the training image that is nearest to it:
@@ -448,7 +448,7 @@ show(
 # **Selection bias** is the error that arises when the winner of a comparison is reported with the very score that made it win. Every choice made on a set of digits makes your numbers on that set too good: the guidance scale, the
 # sampler, the training step, the seed. So three splits are needed: the network learns from `train`, choices are made on `validation`, and the numbers that you report come from `test`, measured once.
 #
-# And write the rule down *before* you look, as in lesson 04, together with what counts as a tie. Its two best scales usually differ by less than one standard error: a tie.
+# And write the rule down *before* you look, as in lesson 04, together with what counts as a tie. There the two best scales usually differ by less than one standard error: a tie.
 #
 # ## Can the judge be trusted?
 #
@@ -476,7 +476,7 @@ show(
 )
 
 # %% [markdown]
-# A classifier is **calibrated** if its confidence equals the fraction of its answers that are correct. The
+# A classifier is **calibrated** if, of all answers that it gives with confidence $p$, a fraction $p$ is correct, for every $p$. The
 # **expected calibration error** is the mean gap between a classifier's confidence and its accuracy, over bins of confidence, each weighted by how many answers it holds ([Guo et al. 2017](https://arxiv.org/abs/1706.04599)).
 # By hand, for six answers and two bins:
 
@@ -493,7 +493,7 @@ print(f"metrics.calibration_error: {metrics.calibration_error(confident, correct
 # %% [markdown]
 # On clean digits our judge is too modest, because it was trained to be: with label smoothing, which asks for a little less than full confidence ([Müller et al. 2019](https://arxiv.org/abs/1906.02629)). On noisy digits, which it was not made for,
 # it is far too confident. So its confidence means something only for images like those it knows. Whether the generated ones are like that is what we wanted to find out, which is why the calibration error on generated images belongs in the table:
-# if it is much larger than on real ones, the judge is looking at something unfamiliar.
+# if it is much larger than on real ones, the judge is looking at something unfamiliar, or the generator drew the wrong digits.
 #
 # ## Is the code right?
 #
@@ -534,8 +534,8 @@ show(
 )
 
 # %% [markdown]
-# The first three make good images look bad, and you will notice. The last two make *everything look better than it is*, and who looks for a bug in a good number? The floor does not sound the alarm either: both stay
-# close to it. What gives them away is a set whose answer you know. Try every measure on real images first, and then on images that you have damaged yourself.
+# The first three make good images look bad, and you will notice. The last two make *this result look better than it is*, and who looks for a bug in a good number? The floor does not sound the alarm either: both stay
+# close to it. What gives them away is a case whose answer you know exactly: a set against itself must give 0 (half precision does not), a copy moved by a constant vector $c$ must give $|c|^2$, and no image may be its own nearest neighbour in the reference.
 # (Even the way images are resized changes published FIDs: [Parmar et al. 2021](https://arxiv.org/abs/2104.11222).)
 #
 # ## The whole table
@@ -547,7 +547,7 @@ report = evaluate(pipe, n=budget(full=1000, smoke=65), scale=1.5, steps=budget(f
 print(report)
 
 # %% [markdown]
-# Read each line against the right column:
+# Read each line against the right column. Here the interval of the distance contains the floor, so by distance our digits cannot be told from real ones. Recall and diversity say what is missing: variety. Memorisation gives no sign of copying.
 #
 # | line | it asks | it cannot say |
 # |---|---|---|
@@ -571,7 +571,7 @@ words = {
 show(figures.metric("blur", 0.4), **words)
 
 # %% [markdown]
-# *Try:* which damage does accuracy miss longest? Which one is noticed by memorisation alone?
+# *Try:* which kinds of damage does accuracy never notice? Which one is noticed by memorisation alone?
 #
 # <details><summary>Answer</summary>
 #

@@ -276,7 +276,8 @@ for w in (0, 1, 2):
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# 0.8, the only number in class B. The classifier was never told it, yet its slope contains it. At $w = 2$ the estimate is larger than every number in the data: guidance extrapolates.
+# 0.8, the only number in class B. The classifier returns only a probability, yet its slope holds the number. In general, where both are exact, $\frac{\sigma^2}{\alpha}\nabla\log p(c \mid x_t) = E[x_0 \mid x_t, c] - E[x_0 \mid x_t]$:
+# guidance moves from one posterior mean to the other, $w$ times as far. At $w = 2$ it overshoots: the estimate is larger than every number in the data.
 #
 # </details>
 #
@@ -415,7 +416,7 @@ for t in (0.0, 0.2, 0.4, 0.6, 0.8):
 # At high noise the classifier doubts, and $w$ multiplies its pull away from everything doubtful. Later it doubts no longer, and nothing brings the points back along the moon.
 #
 # [Bradley and Nakkiran 2024](https://arxiv.org/abs/2408.09000) prove as much for classifier-free guidance (lesson 09), whose guided score is the same: neither DDPM nor DDIM samples the tilted density, and they differ from each other,
-# as the last two rows above do (Heun solves the ODE of DDIM). In the limit of small steps, they show, guided DDPM takes turns: a step of deterministic denoising *for the class*, then a step of Langevin dynamics, random motion that draws the points toward the tilted density *of that noise level*.
+# as the last two rows above do (Heun solves the ODE of DDIM). In the limit of small steps, they show, guided DDPM takes turns: a step of deterministic denoising *for the class*, then a step of Langevin dynamics, random motion that draws the points toward the tilted density *of that noise level*, with an exponent of its own, larger than $w$.
 # That second step, a corrector, is what puts the points in the last row back onto the data.
 #
 # Then why does everybody use guidance? Because exact samples of the tilted density would not help: they are nearly those of $w = 1$, and with images too, since clean ones leave a good classifier in little doubt. What guidance does instead is more useful. It moves samples away from whatever is
@@ -483,8 +484,7 @@ show(
 # would have blamed the noise.)
 #
 # The worst of it is the dashed line: the judge is blind and does not know it. It is the gradient of that false confidence that would pull. A classifier is **calibrated** if it is right as often as it says: of the answers given with 80 % confidence, 80 % are right
-# ([Guo et al. 2017](https://arxiv.org/abs/1706.04599)). The noise-conditional classifier cannot see through heavy noise either, but its confidence falls with its accuracy. Near $t = 1$ it finds all
-# classes about equally likely, its gradient is small, and the denoiser is left alone.
+# ([Guo et al. 2017](https://arxiv.org/abs/1706.04599)). The noise-conditional classifier cannot see through heavy noise either, but its confidence falls with its accuracy. Near $t = 1$ it finds all classes about equally likely, and its gradient is small. That does not switch guidance off, because the factor $\sigma^2/\alpha$ is large there: an exact classifier moves the estimate from the mean of all digits to the mean of the class, times $w$. It does mean that the gradient has the right size; the judge's has not.
 #
 # Let the judge guide anyway: once on $x_t$, and once at its best, on $x_t / \alpha$ and only at $t \le 0.3$, where it can still read something. The noise-conditional classifier guides the last row. A guide
 # must not mark its own work, so each time another network reads the results.
@@ -534,7 +534,7 @@ print(f"guided by the noise-conditional classifier: the judge reads {found:.0%} 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# No. The second row has proper digits, because the judge no longer does harm, but hardly more of them are right than by chance: at $t = 0.3$ the digit is decided. A guide must be able to read while there is
+# No. The second row looks like unguided samples, since the judge acts too late to do much harm, but hardly more of them are right than by chance: at $t = 0.3$ the digit is decided. A guide must be able to read while there is
 # much noise.
 #
 # </details>
@@ -643,8 +643,7 @@ sheet(
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# The judge. Compare the two columns in the last row of the table: the guide still reads many more of these images as wanted than the judge does. Either the guide likes what it has made (more on that below), or specks
-# disturb the judge more, which never saw noise. Most likely both; a second noise-conditional classifier, trained apart from the first, could tell.
+# The judge. Compare the two columns in the last row of the table: the guide still reads many more of these images as wanted than the judge does. Either the guide likes what it has made (more on that below), or specks disturb the judge more, because it never saw noise. Most likely both; a second noise-conditional classifier, trained apart from the first, could tell.
 #
 # </details>
 #
@@ -691,8 +690,7 @@ show(
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# It does, at both ends, and it is not a good sign. At scale 0 and 1 many images lie between two digits, and half an eight differs from every eight. At the largest scales strokes swell and specks appear (look at the sheet above): distances between
-# broken images are large too.
+# It does, and it is not a good sign. At scale 0 the label is ignored, so the images of a "class" are all kinds of digits. At scale 1 the judge still reads three in ten of the classifier-guided images as another digit. At the largest scale of classifier guidance strokes swell and specks appear (look at the sheet above), and distances between broken images are large too.
 #
 # </details>
 #
@@ -757,7 +755,7 @@ grid(
 #
 # **Goodhart's law** says that when a measure becomes a target, it ceases to be a good measure. So never let a guide judge its own images.
 #
-# There is a second cost. A classifier of noisy images must be trained, with labels, for every new set of classes. "A red seven in the top left corner" is not one of them.
+# Besides fooling itself, a guide costs work: a classifier of noisy images must be trained, with labels, for every new set of classes. "A red seven in the top left corner" is not one of them.
 #
 # ## Conditioning is not guidance
 #
@@ -769,8 +767,7 @@ grid(
 # | classifier-free guidance, scale above 1 | the class | the difference that knowing it makes |
 #
 # **Conditioning** means that the denoiser gets the class as an input and has learned in training what to do with it: it models $p(x_0 \mid c)$ itself. **Guidance** is a push during sampling, on top of what the
-# denoiser models. Classifier-free guidance ([Ho and Salimans 2022](https://arxiv.org/abs/2207.12598)) uses both: by the equations above, the conditional estimate minus the unconditional one *is* a classifier's gradient, times $\sigma^2 / \alpha$, and
-# no classifier had to be trained. Lesson 09 takes it up from there, with words in place of classes.
+# denoiser models. Classifier-free guidance ([Ho and Salimans 2022](https://arxiv.org/abs/2207.12598)) uses both: by the equations above, the conditional estimate minus the unconditional one *is* a classifier's gradient, times $\sigma^2 / \alpha$, and no classifier had to be trained. (In their paper the scale is counted from the conditional model: their $w = 0$ is our scale 1.) Lesson 09 takes it up from there, with words in place of classes.
 #
 # ## From the equation to the code
 #

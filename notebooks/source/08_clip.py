@@ -114,7 +114,7 @@ show(
 # <details><summary>Answer</summary>
 #
 # The red seven and the red one on blue: both colours are right, and only the shape differs. The blue seven on red has the same three words as the first caption, yet it is much further away:
-# the network knows which colour belongs to what.
+# for this caption the network tells which colour belongs to what.
 #
 # </details>
 #
@@ -198,7 +198,7 @@ show(
 )
 
 # %% [markdown]
-# At scale 1 even a perfect network would be unsure: with cosine 1 for the right caption and $-1$ for 255 wrong ones, the right one gets $e / (e + 255/e)$, not even 3 %. If the scale is very large, on the other hand, only the
+# At scale 1 even a perfect network would be unsure: with cosine 1 for the right caption and $-1$ for the 127 wrong ones of a batch, the right one gets $e / (e + 127/e)$, not even 6 %. If the scale is very large, on the other hand, only the
 # most similar wrong caption counts, since it takes all the probability that the right one lacks.
 #
 # The **temperature** of a softmax is a number by which its inputs are divided: the lower it is, the more of the probability goes to the largest input. CLIP learns it along with everything else. It must stay positive, so what is learned is $s$, the *logarithm* of 1 / temperature,
@@ -342,7 +342,7 @@ show(
 # %% [markdown]
 # A **vision transformer** ([Dosovitskiy et al. 2021](https://arxiv.org/abs/2010.11929)) cuts an image into square patches, turns each patch into a vector, and lets these vectors attend to one another, layer after layer.
 #
-# Each of the 80 numbers of a patch's vector is the product of the patch with one learned kernel. So all patches together are a convolution whose stride is as large as its kernel. Take one patch near the middle:
+# Each of the 80 numbers of a patch's vector is the dot product of the patch and one learned kernel. So all patches together are a convolution whose stride is as large as its kernel. Take one patch near the middle:
 
 # %%
 embedding = clip.vision_model.embeddings
@@ -354,8 +354,7 @@ with torch.no_grad():
     print("into the layers go:", tuple(embedding(images[:1]).shape))
 
 # %% [markdown]
-# Seventeen vectors go in, one more than there are patches. The **class token** is a learned vector that is put in front of the patches, the same for every image, and the embedding of the image is made of its final state. It is the
-# place where the layers collect what they find. Attention by itself has no notion of order, so a position embedding, one learned vector for each of the 17 positions, is added.
+# Seventeen vectors go in, one more than there are patches. The **class token** is a learned vector that is put in front of the patches, the same for every image, and the embedding of the image is made of its final state. It is where the layers collect what they find. Attention by itself has no notion of order, so a position embedding, one learned vector for each of the 17 positions, is added.
 #
 # ### Exercise 3 · A picture as words
 #
@@ -419,7 +418,7 @@ show_pieces(
 )
 
 # %% [markdown]
-# A **token** is a piece of text, often a word or a part of one, that a network reads as a unit, by its number in a fixed vocabulary. The tokenizer can spell any text, so nothing is unknown. Whether it is *understood* is another question: no
+# A **token** is a piece of text, often a word or a part of one, that a network reads as a unit, by its number in a fixed vocabulary. Capitals are made small first. Each Russian letter is two bytes, and a byte without a letter of its own is shown by a stand-in such as Ñ. So the tokenizer can spell any text, and nothing is unknown. Whether it is *understood* is another question: no
 # training caption contained these fragments.
 #
 # Start and end get tokens of their own, and all texts are padded to one length, 24 here and 77 in OpenAI's CLIP, with more end tokens. Longer texts are cut without warning:
@@ -454,7 +453,7 @@ show(
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# The replaced word and everything behind it. What stands in front is exactly as before.
+# The replaced word and everything behind it. What stands in front is exactly as before. The end token moves most, more than the word itself: its state becomes the embedding, so training has put the meaning of the whole caption there.
 #
 # </details>
 #
@@ -472,7 +471,7 @@ k = torch.tensor(scores).reshape(1, 3, 1)
 print("the library:\n", F.scaled_dot_product_attention(q, k, torch.eye(3)[None], is_causal=True)[0].numpy().round(3))
 
 # %% [markdown]
-# So which vector stands for the whole text? One that has all of it before itself. That holds for the end token and for all the padding behind it, and CLIP takes the first of these, the *first end token*. Its state
+# So which vector stands for the whole text? It must be one that can attend to the whole text. That is true of the end token and for all the padding behind it, and CLIP takes the first of these, the *first end token*. Its state
 # does not depend on how much padding follows.
 #
 # At the very end, each tower has one more matrix. It brings the class token's state and the end token's state, which have different widths, to the same number of dimensions: the shared space.
@@ -510,8 +509,7 @@ check.l08_read(read_at_end)
 #
 # *May be skipped at first reading.*
 #
-# Words would make a huge vocabulary without typing errors in it; letters would make long texts. **Byte-pair encoding** ([Sennrich et al. 2016](https://arxiv.org/abs/1508.07909)) starts with letters (in truth bytes, so that
-# any script can be spelled) and again and again merges the pair of neighbours that occurs most often. By hand, for a text with three different words; `</w>` marks the last letter of a word:
+# Words would make a huge vocabulary without typing errors in it; letters would make long texts. **Byte-pair encoding** ([Sennrich et al. 2016](https://arxiv.org/abs/1508.07909)) starts with letters (GPT-2 and CLIP, and our tokenizer, start with bytes, so that any script can be spelled) and again and again merges the pair of neighbours that occurs most often. By hand, for a text with three different words; `</w>` marks the last letter of a word:
 
 # %%
 from collections import Counter
@@ -589,7 +587,7 @@ watched = [Scene(d, c, b) for b in ("blue", "black") for c in ("red", "yellow") 
 watched_images, watched_captions = images_of(watched), [caption(scene, 3) for scene in watched]
 
 # %% [markdown]
-# Training has the usual five lines. While it runs, we look at eight pairs from outside the training set: two backgrounds, two colours on each, two digits in each colour.
+# Training has the usual five lines. While it runs, we look at eight pairs from outside the training set: two backgrounds, two colours on each, two digits in each colour. Four times we also let images look for their caption among 100, and print how often the caption they pick has the wrong digit, colour or background. One pick can be wrong in all three, and guessing has the wrong digit nine times in ten.
 #
 # Before you run it: what will the network learn first, and what last: the background, the digit's colour, or its shape?
 
@@ -701,8 +699,7 @@ grid(
 )
 
 # %% [markdown]
-# To you the first two queries mean the same. But in training, "a three in yellow" always went on with "on blue" or another background; a caption that stops there is new to the network, and it takes the yellow for the background. It has not learned English, but
-# which captions go with which images.
+# To you the first two queries mean the same. But in training, "a three in yellow" always went on with "on blue" or another background; a caption that stops there is new to the network, and it takes the yellow for the background. It has not learned English, but which captions go with which images. A search also always returns six images, however few fit: where there are not enough black zeros on red, those come next that agree in two of three.
 #
 # How good is it? In this game an image has to find its own caption among 100, nine of which differ from it in the digit alone. *Cost: about 10 seconds.*
 
@@ -767,12 +764,12 @@ show(
 print(f"{len(large)} images; in {agree} of {both} cells the caption names the colour of the digit above it")
 
 # %% [markdown]
-# Neighbours mostly have digits of one colour, and the captions have gathered in the same places as the images. That is what one shared space means. An image's neighbour here may have any background and be any digit: those are written in the other 62 directions.
+# Neighbours mostly have digits of one colour, and the captions have gathered in the same places as the images. The loss does not require it: it asks only that the right caption be closer than the wrong ones. In OpenAI's CLIP all images lie in one region and all texts in another, which is called the modality gap ([Liang et al. 2022](https://arxiv.org/abs/2203.02053)). An image's neighbour here may have any background and be any digit: those are written in the other 62 directions.
 #
 # ### A classifier made of words
 #
 # Write one caption for each class, and let the image choose the closest: that is a classifier. **Zero-shot classification** assigns an image to the class whose description has the most similar embedding, without training on these classes. For MNIST itself, ten captions will do,
-# "a white zero on a black background" and so on. (A white six was in no training image.)
+# "a white zero on a black background" and so on. (A white six was in no training image. Strictly, only the six is a test of zero-shot: the other digits in white on black were among the training pairs. OpenAI's CLIP earned the name on data sets that it had not been trained on.)
 
 # %%
 plain, labels = digits.images[: budget(full=2000, smoke=200)], digits.labels[: budget(full=2000, smoke=200)]
@@ -973,6 +970,7 @@ widgets.clip(clip, tokenizer)
 # - [Radford et al. 2021, *Learning transferable visual models from natural language supervision*](https://arxiv.org/abs/2103.00020): CLIP. Figure 3 is the whole method in a few lines; section 6 says what it cannot do.
 # - [van den Oord et al. 2018, *Representation learning with contrastive predictive coding*](https://arxiv.org/abs/1807.03748): where the loss and the name InfoNCE come from.
 # - [Dosovitskiy et al. 2021, *An image is worth 16x16 words*](https://arxiv.org/abs/2010.11929): the vision transformer.
+# - [Liang et al. 2022, *Mind the gap*](https://arxiv.org/abs/2203.02053): why images and texts of a trained CLIP lie apart.
 # - [Sennrich et al. 2016, *Neural machine translation of rare words with subword units*](https://arxiv.org/abs/1508.07909): byte-pair encoding, with a program as short as yours.
 # - [Thrush et al. 2022, *Winoground*](https://arxiv.org/abs/2204.03162): two images, two captions with the same words, and models that cannot tell which is which.
 # - [Yuksekgonul et al. 2023, *When and why vision-language models behave like bags-of-words*](https://arxiv.org/abs/2210.01936): why, and what hard negatives do about it.

@@ -2,7 +2,7 @@
 # # 12 · What would it take on one GPU, on eight, on the internet?
 #
 # You have built everything that Stable Diffusion consists of. To train it you need nothing new, only more: more operations, memory, images, GPUs and money. In this lesson you count the first two
-# and plan the rest. You check the plan against what three real training runs reported; for one of them it will be off by a factor of ten. You find out what changes when eight GPUs train together: very little, if it is
+# and plan the rest. You check the plan against what three real training runs reported; and one of them will surprise you. You find out what changes when eight GPUs train together: very little, if it is
 # done right. At the end there is a project of your own, to start on Monday, and a map of where the field has gone.
 #
 # | | |
@@ -264,7 +264,7 @@ print(
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Over ten times more than that. Convolutions and linear layers do grow by a factor of 64, but attention grows by its square, and at 512×512 almost nothing else counts. A network designed for pixels would leave attention out at the
+# Over ten times more than that. Convolutions and linear layers do grow by a factor of 64, but attention grows by the square of 64, and at 512×512 almost nothing else counts. A network designed for pixels would leave attention out at the
 # high resolutions, and would still have 64 times the positions to process. This is why lesson 10 goes to latents.
 #
 # </details>
@@ -334,7 +334,7 @@ print(f"kept for the backward pass: {kept}, the input of {x.nbytes} bytes")
 # For the large UNet we have counted the activations in the same way, by asking autograd what it keeps. The count assumes that attention never writes out its $N \times N$ weights, which [FlashAttention](https://arxiv.org/abs/2205.14135) made usual, and it leaves
 # out what lives for only a moment. So the planner leaves a tenth of each GPU free: the red band in its figure.
 #
-# It can also take less. **Activation checkpointing** throws most activations away and computes them again during the backward pass, which saves memory at the price of another forward pass ([Chen et al. 2016](https://arxiv.org/abs/1604.06174)). A training step then costs four forward passes instead of three.
+# It can also take less. **Activation checkpointing** throws most activations away and computes them again during the backward pass, which saves memory at the cost of another forward pass ([Chen et al. 2016](https://arxiv.org/abs/1604.06174)). A training step then costs four forward passes instead of three.
 #
 # ### Exercise 2 · Does it fit?
 # *easy, 5 minutes.* How many bytes does training with AdamW need? The network has `parameters` weights in float32. For each image, `kept` *bytes* of activations are kept, and `batch` images are computed at
@@ -383,7 +383,7 @@ show(
 #
 # $$\text{hours} = \frac{3 \cdot \text{FLOPs of a forward pass} \cdot \text{images}}{\text{GPUs} \cdot \text{peak} \cdot \text{MFU} \cdot 3600}$$
 #
-# For 250 million images on eight A100, at an MFU of 30 % and two dollars an hour:
+# For 250 million images on eight A100, at an MFU of 30 % and two dollars an hour for each GPU:
 
 # %%
 operations_250 = 3 * need.flops * 250e6
@@ -403,11 +403,11 @@ show(figures.planner(planner.Plan(gpu="RTX 4090", gpus=1, millions=250, batch=32
 widgets.planner()
 
 # %% [markdown]
-# *Try:* halve the network's width to 160. What happens to the parameters, to the FLOPs, and to the memory of each image? Then set the width back and go to 1024 pixels: how much longer does it take, and which GPUs still have room?
+# *Try:* halve the network's width, the channels of its first level, from 320 to 160. What happens to the parameters, to the FLOPs, and to the memory of each image? Then set the width back and go to 1024 pixels: how much longer does it take, and which GPUs still have room?
 #
 # <details><summary>Answer</summary>
 #
-# At half the width, the UNet has about a quarter of the parameters, since a layer's weights grow with the *product* of its channels before and after. Its FLOPs fall a little less (to 29 %), because not every operation involves both. Activations are channels times
+# At half the width, the UNet has about a quarter of the parameters, since a layer's weights grow with the *product* of its channels before and after. Its FLOPs fall a little less (to 29 %), because attention's own products grow only with the width, not with its square. Activations are channels times
 # positions, so they are halved. At 1024 pixels, there are four times the activations and almost six times the FLOPs: attention again. A T4 has no room for it, nor has an RTX 4090; all others do, with fewer images at a time.
 #
 # </details>
@@ -517,17 +517,17 @@ for (name, (_, gpu, reported)), n, hours in zip(BILLS.items(), flop, planned, st
     print(f"{said}: MFU {0.3 * hours / reported:.1%}")
 
 # %% [markdown]
-# For PixArt-α and MicroDiT the planner is right within a factor of two: they got about a fifth out of their GPUs, so set the planner to 20 % rather than 30. It also tells you why MicroDiT was so cheap: fewer images, small ones
+# For PixArt-α and MicroDiT the planner is right within a factor of two: they got about a fifth out of their GPUs, so plan with 20 % rather than 30. It also tells you why MicroDiT was so cheap: fewer images, small ones
 # most of the time, and most of their patches left out.
 #
-# For Stable Diffusion it is off by a factor of ten. What can honestly be said about that?
+# For Stable Diffusion, at 30 %, it is off by a factor of 11. What can honestly be said about that?
 #
-# - *Work that we did not count.* That run encoded its images with the VAE at every step (about 1.1 TFLOPs each at 512×512), and the configuration published with the weights has checkpointing switched on. Together that is four fifths on top of our bill. PixArt-α and MicroDiT encoded their images beforehand.
+# - *Work that we did not count.* That run encoded its images with the VAE at every step (about 1.1 TFLOPs each at 512×512), and the configuration published with the weights has checkpointing switched on. We counted 3 · 0.80 = 2.4 TFLOPs for each image of 512×512. The VAE adds 1.1 to that (46 %), and checkpointing another forward pass (33 %): together four fifths. PixArt-α and MicroDiT encoded their images beforehand.
 # - *Perhaps a lower peak.* The card does not say in which precision it was trained. In TF32, an A100's format for float32 matrices, the peak is half of what we assumed.
 # - *Waiting.* Each of the 256 GPUs processed four images at a time, twice a step. That is little work for such a GPU, and 32 machines had to wait for each other.
 # - *Perhaps other runs.* The card does not say which hours were added up. If failed runs are among them, no bill can find them.
 #
-# The first two are a factor of about three and a half, if both hold. The rest the card does not explain. So a planner tells you what a run takes *if all goes well*; if you ever ask for money, ask for more.
+# The first two multiply our bill by 1.8 · 2 = 3.6, if both hold. Of the factor of 11 that leaves 3, or 2 if you plan with the 20 % of the other two runs. The card does not explain the rest. So a planner tells you what a run takes *if all goes well*; if you ever ask for money, ask for more.
 #
 # ## Part 4: two devices, eight devices
 #
@@ -539,7 +539,7 @@ for (name, (_, gpu, reported)), n, hours in zip(BILLS.items(), flop, planned, st
 # ```
 #
 # `torchrun` starts the same program eight times. The **rank** of a process is its number among all that train together, from 0 on. In **data parallelism**, every process has a full copy of the network and computes the gradient of its own part of each batch; then all average their gradients and take the same step, so the
-# copies stay equal ([Li et al. 2020](https://arxiv.org/abs/2006.15704)). Why may one do that? Here is a layer with two weights, so that its gradient is an arrow in the plane, and a batch of eight:
+# copies stay equal ([Li et al. 2020](https://arxiv.org/abs/2006.15704)). Why is that allowed? Here is a layer with two weights, so that its gradient is an arrow in the plane, and a batch of eight:
 
 
 # %%
@@ -597,7 +597,7 @@ for name, value in {
     print(f"{name:26}", "  ".join(f"{g:8.4f}" for g in value.tolist()))
 
 # %% [markdown]
-# With the sum, the learning rate would grow with the number of GPUs. With unequal parts, the plain mean gives examples in the small part too much weight.
+# With the sum, plain gradient descent takes steps that grow with the number of GPUs. (AdamW divides the factor out again and hides the mistake, unless gradients are clipped.) With unequal parts, the plain mean gives examples in the small part too much weight.
 #
 # ### Exercise 3 · Unequal parts
 # *medium, 8 minutes.* Each of N processes has the gradient of the *mean* loss over its own images: `gradients`, (N, D), a row for each. They had different numbers of images: `pictures`, (N,), whole numbers. What is the gradient of the
@@ -714,7 +714,7 @@ print(
 #
 # </details>
 #
-# Unless they talk less often. In [DiLoCo](https://arxiv.org/abs/2311.08105) (Douillard et al. 2023), language models were trained by workers who each take some hundreds of steps alone and then average what has become of their *weights*. For our bill, with one exchange every 500 steps:
+# Unless they talk less often. In [DiLoCo](https://arxiv.org/abs/2311.08105) (Douillard et al. 2023), language models were trained by workers who each take some hundreds of steps alone and then average the changes in their *weights*. For our run, with one exchange every 500 steps:
 
 # %%
 alone = 500 * 3 * need.flops * 32 / (165e12 * 0.3)
@@ -723,7 +723,7 @@ print(
 )
 
 # %% [markdown]
-# That is possible, but it is no longer the same training, and whether it learns as well has to be tried.
+# Sending takes about as long as computing now, instead of a thousand times as long; exchange half as often, and it is half. But it is no longer the same training, and you have to test whether it learns as well.
 #
 # ### More images than memory
 #
@@ -735,7 +735,7 @@ print(f"an image: {512 * 512 * 3:,} bytes of pixels, {latent:,} as a latent; its
 print(f"latents and states of 100 million images: {100e6 * (latent + states) / 1e12:.0f} TB")
 
 # %% [markdown]
-# Curiously, the caption is now the larger part. Then divide the data. A **shard** is a file with some thousand examples that is read from front to back as training goes. A tar file will do, where an image and a text file of the same name make a pair. In every epoch the shards come in a new order, and each process
+# Curiously, the caption is now the larger part. Then divide the data. A **shard** is a file with a few thousand examples that is read from front to back as training goes. A tar file will do, where an image and a text file of the same name make a pair. In every epoch the shards come in a new order, and each process
 # reads its own part of every batch.
 
 
@@ -799,7 +799,7 @@ check.l12_visits(visits)
 # %% [markdown]
 # ## Part 5: half precision
 #
-# All peaks in part 2 are for numbers of two bytes. **bfloat16** is a floating-point format of two bytes that reaches as far as float32, up to $10^{38}$, but has only 8 significant bits, two to three decimal digits. Is that enough to learn with? Two weights of 0.9 get the same update, $+0.001$, at every step:
+# All peaks in part 2 are for numbers of two bytes. **bfloat16** is a floating-point format of two bytes that reaches as far as float32, up to $10^{38}$, but has only 8 significant bits, two to three decimal digits. Is that enough to learn with? Two weights of 0.9, one in float32 and one in bfloat16, get the same update, $+0.001$, at every step:
 
 
 # %%
@@ -837,7 +837,7 @@ show(
 print(f"after 12 steps: float32 {wide:.4f}, bfloat16 {narrow:.4f}")
 
 # %% [markdown]
-# The bfloat16 weight never moves, however many steps you take. No error is raised, the gradients are fine, and nothing is learned. Rounding is harmless in a large matrix product, where many small errors average out, but not where small steps are added up. In **mixed-precision training**, weights, moments and the moving average stay in float32, and only
+# The bfloat16 weight never moves, however many steps you take. No error is raised, the gradients are fine, and nothing is learned. Rounding is harmless in a large matrix product, where the sums themselves are kept in float32 and the rounding errors of many factors average out, but not where small steps are added up. In **mixed-precision training**, weights, moments and the moving average stay in float32, and only
 # the large products are computed with copies rounded to two bytes ([Micikevicius et al. 2017](https://arxiv.org/abs/1710.03740)). `torch.autocast` makes these copies. It has lists of what to compute in which format:
 
 # %%
@@ -853,7 +853,7 @@ for name, tensor in (tensors | {"gradient": layer.weight.grad}).items():
     print(f"{name:27} {str(tensor.dtype).removeprefix('torch.')}")
 
 # %% [markdown]
-# The loss is on the float32 list, for a good reason: the better the network, the smaller the difference between its output and the target. Round both first, and the difference is gone, and with it the gradient:
+# The loss is on the float32 list, for a good reason: the better the network, the smaller the difference between its output and the target. Round both first, and a small difference vanishes or comes out wrong, and the gradient with it:
 
 # %%
 out, wanted = torch.tensor([1.0, 1.0, 1.0, 1.0]), torch.tensor([1.003, 0.999, 1.002, 0.998])
@@ -861,7 +861,7 @@ print("differences in float32 ", [f"{value:.4f}" for value in (out - wanted).tol
 print("differences in bfloat16", [f"{value:.4f}" for value in (out.bfloat16() - wanted.bfloat16()).tolist()])
 
 # %% [markdown]
-# So never round the target, and if you write a loss yourself, put it outside autocast, behind `.float()`. (Older GPUs have float16 instead, with three more bits but a largest number of 65,504 and a coarse end near 0. There the loss is multiplied by a large number before the backward pass, so that small gradients do not vanish.)
+# Three of the four differences are lost, and the last has doubled. So never round the target, and if you write a loss yourself, put it outside autocast, behind `.float()`. (Older GPUs have float16 instead, with three more bits but a largest number of 65,504 and no numbers below about $10^{-7}$. There the loss is multiplied by a large number before the backward pass, so that small gradients do not vanish.)
 #
 # ### Exercise 5 · A step in half precision
 # *hard, 12 minutes.* A linear layer has the weights `weight`, (out, in), and no bias. Take one step of plain gradient descent, with learning rate `lr`, on the mean squared error between its outputs for `x`, (B, in), and `target`,
@@ -908,12 +908,12 @@ check.l12_step(step)
 #
 # ### Can a network learn to write like you?
 #
-# Write the ten digits, once each. Then train the model of lesson 09 from scratch on your handwriting alone, in all the colours except the ten pairs that are held out, and ask it for those. Will the digits be yours? Will it draw a green seven, when it never saw one? Will it copy your
+# Write the ten digits, once each. Then train the model of lesson 09 from scratch on your handwriting alone, in all the colours except the ten pairs that are held out, and ask it for those. (The text encoder comes ready trained; only the UNet starts from scratch.) Will the digits be yours? Will it draw a green seven, when it never saw one? Will it copy your
 # ten digits, or vary them? Nobody has run this on your handwriting, so the answers are not in this notebook.
 #
 # | day | what to do |
 # |---|---|
-# | Monday | Write 0 to 9 with a thick dark pen on white paper, once or several times each. Photograph them in even light and crop each to a square with paper on all sides: `0.jpg` ... `9.jpg`, or `7a.jpg`, `7b.jpg`. Set `DRAWINGS` below and run the cells. Write down what you expect, in numbers. |
+# | Monday | Write 0 to 9 with a thick dark pen on white paper, once or several times each. Photograph them in even light, crop each to a square with paper on all sides, and save them as JPEG (set an iPhone to *Most Compatible*) under names in small letters: `0.jpg` ... `9.jpg`, or `7a.jpg`, `7b.jpg`. Set `DRAWINGS` below, restart, and run the whole notebook (a minute). Write down what you expect, in numbers. |
 # | Tuesday | Train. A run can be stopped with Ctrl-C, and the same command resumes it. Note the seconds a step. |
 # | Wednesday | Sample the held-out pairs, look at them, and measure. Measure the model that comes with minidiff in the same way. |
 # | Thursday | Change one thing (five of each digit instead of one, half the colours, a third of the time), predict what it will do, and train into another folder. |
@@ -983,7 +983,7 @@ print(f"{shard.name}: {len(pairs)} images, {shard.stat().st_size / 1e6:.1f} MB")
 # minidiff evaluate color_digits -n 200 --scale 2
 # ```
 #
-# `evaluate` reports the fraction of images with the right digit, the right colours and both, and the diversity, for seen and for held-out (*never-seen*) pairs, next to real images. The model that comes with minidiff took 20,000 steps, 85 minutes on one core. For the plan, you have counted its FLOPs in part 1.
+# `evaluate` reports the fraction of images with the right digit, the right colours and both, and the diversity, for seen and for held-out (*never-seen*) pairs, next to real images. The model that comes with minidiff took 20,000 steps of 32 images, 85 minutes on one core. For a fair comparison train as many steps, or say in your report that you did not. *Real images* are MNIST's and not yours: a model that draws your ten digits perfectly still has a low diversity. For the plan, you have counted its FLOPs in part 1.
 #
 # For the teacher, twenty points:
 #
@@ -1006,7 +1006,7 @@ print(f"{shard.name}: {len(pairs)} images, {shard.stat().st_size / 1e6:.1f} MB")
 # pack([(Image.open("leaf.jpg"), "oak leaf"), (Image.open("badge.jpg"), "blue badge")], "mine.tar")
 # ```
 #
-# (The vocabulary knows digits and colours; other words are read letter by letter, and there is room for 22 tokens.) `minidiff evaluate` does not fit, since it reads digits. Grade as in
+# (The vocabulary knows digits and colours; other words are read letter by letter, and there is room for 22 tokens.) `minidiff evaluate` is no use here, since it reads digits. Grade as in
 # lesson 06: does each caption bring back its own image, how far are samples from the nearest of the ten, and what comes out for a caption in between? With ten images, expect memorisation; the question is how you can tell.
 #
 # Large models are taught a few images in another way. **Fine-tuning** continues the training of a finished model on new data. [DreamBooth](https://arxiv.org/abs/2208.12242) (Ruiz et al. 2022) does it with three
@@ -1014,7 +1014,7 @@ print(f"{shard.name}: {len(pairs)} images, {shard.stat().st_size / 1e6:.1f} MB")
 #
 # ## A map of the field
 #
-# Here is the pipeline that you have built. Almost everything since is a change to one of its parts.
+# Here is the pipeline that you have built. Change 1, latents, is already in it; almost everything since changes one of its parts.
 
 
 # %%
@@ -1083,7 +1083,7 @@ show(
 #
 # <details><summary>Answer</summary>
 #
-# Latents reduce both, by the factor that you counted in part 1. Few steps reduce sampling alone, and distillation is additional training. A transformer is not cheaper by itself, but it can leave out patches in training, as MicroDiT does. Control is cheap to train, since the large network is frozen, and makes sampling dearer. Video makes both dearer: every frame has its tokens.
+# Latents reduce both, at least by the 64 times fewer positions of part 1. Few steps reduce sampling alone, and distillation is additional training. A transformer is not cheaper by itself, but it can leave out patches in training, as MicroDiT does. Control is cheap to train, since the large network is frozen, and makes sampling dearer. Video makes both dearer: every frame has its tokens.
 #
 # </details>
 #
