@@ -909,7 +909,7 @@ check.l12_step(step)
 # ### Can a network learn to write like you?
 #
 # Write the ten digits, once each. Then train the model of lesson 09 from scratch on your handwriting alone, in all the colours except the ten pairs that are held out, and ask it for those. (The text encoder comes ready trained; only the UNet starts from scratch.) Will the digits be yours? Will it draw a green seven, when it never saw one? Will it copy your
-# ten digits, or vary them? Nobody has run this on your handwriting, so the answers are not in this notebook.
+# ten digits, or vary them? It has not been run on your handwriting, so the answers are not in this notebook.
 #
 # | day | what to do |
 # |---|---|
