@@ -86,10 +86,7 @@ def check_sheet(count: int, columns: int, size: tuple[int, int], zoom: int, suff
 def encode(
     frames: Image.Image | Sequence[Image.Image], suffix: str = ".png", seconds: float = 3.0, still: int = -1
 ) -> bytes:
-    """One picture, or several as an animation that stays on the last for a second, as a file's bytes.
-
-    still: the frame that viewers show that do not play an animated PNG.
-    """
+    """One picture, or several as an animation that stays on the last for a second, as a file's bytes."""
     buffer = io.BytesIO()
     if isinstance(frames, Image.Image):
         frames.save(buffer, Image.registered_extensions()[suffix])
@@ -99,6 +96,6 @@ def encode(
     timing = {"save_all": True, "duration": [each] * (len(frames) - 1) + [1000 + each], "loop": 0}
     if suffix == ".gif":
         frames[0].save(buffer, "GIF", append_images=frames[1:], **timing)
-    else:
+    else:  # an animated PNG: viewers that do not play it show `still`
         frames[still].save(buffer, "PNG", append_images=frames, default_image=True, **timing)
     return buffer.getvalue()

@@ -23,16 +23,10 @@ class TrainConfig(OptimConfig):
 
 
 def train(
-    net: Net,
-    schedule: Schedule,
-    pred: Prediction,
-    batches: Iterable[Batch | Callable[[], Batch]],
-    config: TrainConfig = TrainConfig(),
-    *,
-    null: Tensor | int | None = None,
-    folder: Path | None = None,
+    net: Net, schedule: Schedule, pred: Prediction, batches: Iterable[Batch | Callable[[], Batch]],
+    config: TrainConfig = TrainConfig(), *, null: Tensor | int | None = None, folder: Path | None = None,
     about: dict[str, Any] | None = None,
-) -> Generator[Progress[Net]]:
+) -> Generator[Progress[Net]]:  # fmt: skip
     """Train the denoiser `net` in place, on the device it is on; yields after every step. Ho et al. 2020, algorithm 1.
 
     batches: (x0, condition) from the first step on, the same at every call, or functions that make them, called when

@@ -9,15 +9,9 @@ from minidiff.diffusion.schedules import broadcast
 
 
 def loss(
-    net,
-    schedule: Schedule,
-    pred: Prediction,
-    x0: Tensor,
-    condition: Tensor | None,
-    t: Tensor,
-    eps: Tensor,
+    net, schedule: Schedule, pred: Prediction, x0: Tensor, condition: Tensor | None, t: Tensor, eps: Tensor,
     weighting: str = "none",
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """Add noise to x0, run the network, compare with the target: the mean squared error, a scalar.
 
     x0, eps: (B, C, H, W). t: (B,). condition: what `net` takes as its third argument. weighting: a name in
