@@ -133,7 +133,7 @@ def fit(
     """Train the model's network on images, folded as the model wants them; see `train`."""
     fold = SpaceToDepth(model.fold)
 
-    def folded(step: int, batch: Any) -> tuple[Tensor, Tensor]:
+    def folded(step: int, batch: tuple[Tensor, Any] | Callable[[], tuple[Tensor, Any]]) -> tuple[Tensor, Tensor]:
         images, shown = batch() if callable(batch) else batch
         images = mirrored(images, config.seed, step) if flip else images
         return fold.encode(images), tokenizer(shown) if tokenizer else shown

@@ -109,7 +109,6 @@ def one_step(
 
     noisy, estimates, errors = estimated(times)
     size = min(150, (WIDTH - 80) // (len(times) + 1) - 10)
-    size -= size % picture.shape[2] if picture.shape[2] < size < 150 else 0  # many small ones: by a whole factor
     with Page(WIDTH, 2 * size + 92) as page:
         page.picture((picture + 1) / 2, 20, 34, size, title="$x_0$")
         words = "unconditional" if prompt is None else "prompt: " + readable(prompt, 4 * size)
