@@ -17,8 +17,9 @@ discover(__name__)
 
 
 def evaluations() -> dict[str, Evaluation]:
-    """Every evaluation: EVALUATIONS, and that of each labelled data set that has none of its own."""
-    return EVALUATIONS | {name: labelled_evaluation(name) for name in data.labelled() if name not in EVALUATIONS}
+    """Every evaluation, by name: EVALUATIONS, and that of each labelled data set that has none of its own."""
+    others = {name: labelled_evaluation(name) for name in data.labelled() if name not in EVALUATIONS}
+    return dict(sorted((EVALUATIONS | others).items()))  # in one order, whatever was imported first
 
 
 def load(name: str, device: str | None = None) -> Model:
@@ -33,7 +34,7 @@ def fitting(model: Model, name: str | None = None) -> Evaluation:
 
     A TextToImage has its own by its name, else by the data set of its labels. A CLIP has no name: by its image size.
     """
-    first, known = model[0], dict(sorted(evaluations().items()))  # in the same order whatever was imported first
+    first, known = model[0], evaluations()
     if isinstance(first, CLIP):
         names, size = list(known), (3, *2 * [first.config.vision.size])
     else:

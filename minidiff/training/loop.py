@@ -29,14 +29,14 @@ def train(
 ) -> Generator[Progress[Net]]:  # fmt: skip
     """Train the denoiser `net` in place, on the device it is on; yields after every step. Ho et al. 2020, algorithm 1.
 
-    batches: (x0, condition) from the first step on, the same at every call, or functions that make them, called when
-    their step comes; x0 (B, C, H, W). null: the condition that means nothing, of the shape of one condition; None
-    never drops any. folder, about: see `optimise`, the loop itself.
+    batches: (x0, condition) from the first step on, the same at every call; x0 (B, C, H, W). null: the condition that
+    means nothing, of the shape of one condition; None never drops any. For functions among the batches, folder and
+    about see `optimise`, the loop itself.
     """
     device = next(net.parameters()).device
 
-    def examples(batch: Batch | Callable[[], Batch], generator: torch.Generator) -> tuple[Tensor | None, ...]:
-        x0, condition = batch() if callable(batch) else batch
+    def examples(batch: Batch, generator: torch.Generator) -> tuple[Tensor | None, ...]:
+        x0, condition = batch
         t = TIMES[config.times](len(x0), generator)
         eps = torch.randn(x0.shape, generator=generator)
         if null is not None and condition is not None:

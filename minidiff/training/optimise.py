@@ -84,12 +84,13 @@ def optimise(
 ) -> Generator[Progress[Net]]:  # fmt: skip
     """Train `net` in place, on the device it is on; yields after every step.
 
-    batches: from the first step on, the same at every call, all of one size. examples(batch, generator): what the loss
-    takes, each (B, ...) or None; all random numbers of a step are drawn here, for the whole batch, by a generator keyed
-    by (seed, step). So a run that was stopped and resumed equals one that was not, and a run of several processes (see
-    distributed.py) equals one of a single process, up to the order of sums. loss(net, *rows of the examples): a
-    scalar, the mean over these rows. folder: where checkpoints go, and where training resumes if there is one. about:
-    settings that a resumed run must share with its checkpoint. after: called after every update of the weights.
+    batches: from the first step on, the same at every call, all of one size; or functions that make them, so that those
+    before a checkpoint are not made again. examples(batch, generator): what the loss takes, each (B, ...) or None; all
+    random numbers of a step are drawn here, for the whole batch, by a generator keyed by (seed, step). So a run that
+    was stopped and resumed equals one that was not, and a run of several processes (see distributed.py) equals one of
+    a single process, up to the order of sums. loss(net, *rows of the examples): a scalar, the mean over these rows.
+    folder: where checkpoints go, and where training resumes if there is one. about: settings that a resumed run must
+    share with its checkpoint. after: called after every update of the weights.
 
     A step whose loss or gradient is not finite is skipped; FloatingPointError after PATIENCE of them in a row.
     """
@@ -103,7 +104,8 @@ def optimise(
     net.train()
 
     def drawn(batch: Any, step: int) -> tuple[Tensor | None, ...]:
-        return examples(batch, torch.Generator().manual_seed(1_000_003 * config.seed + step))  # its seeds have 32 bits
+        generator = torch.Generator().manual_seed(1_000_003 * config.seed + step)  # its seeds have 32 bits
+        return examples(batch() if callable(batch) else batch, generator)
 
     head = next(batches := iter(batches))
     first = [each for each in drawn(head, 0) if each is not None]

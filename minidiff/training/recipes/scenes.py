@@ -39,11 +39,8 @@ def encoded(drawn: Scenes, vae: VAE, clip: CLIP, tokenizer: Tokenizer) -> tuple[
 
 
 def batches(batch: int, seed: int, _: Any = None) -> Iterator[Callable[[], tuple[Tensor, Tensor]]]:
-    """`encoded` by the shipped VAE and text tower, without end: functions, so that a resumed run need not make those before.
-
-    They are drawn and encoded on the best device there is: a GPU is not fed by one core.
-    """
-    device = pick_device(None)
+    """`encoded` by the shipped VAE and text tower, without end; as functions, see `optimise`."""
+    device = pick_device(None)  # the best there is draws and encodes: a GPU is not fed by one core
     parts = load_vae(asset(TAKES), device), *load_clip(READER, device)
     for number in count(1):
         yield lambda number=number: encoded(scenes(batch, "train", seed, number, device), *parts)
